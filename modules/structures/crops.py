@@ -1,0 +1,125 @@
+"""Crops: where the square the networks see lies in each frame, and the one owner of the half-pixel convention."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.structures.boxes import BoundingBox
+
+CROP_SCHEMA = "crop-metadata/1"
+
+
+@dataclass(frozen=True, slots=True)
+class CropRegion:
+    """A square in frame space: centre and side in pixels, rotation in radians (clockwise on screen)."""
+
+    center_x: float
+    center_y: float
+    side: float
+    angle_rad: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = (self.center_x, self.center_y, self.side, self.angle_rad)
+        if not all(math.isfinite(v) for v in values) or self.side <= 0:
+            raise ValueError(f"crop region must be finite with a positive side: {self}")
+
+    def crop_from_frame(self, crop_size: int) -> NDArray[np.float64]:
+        """``[3, 3]`` map of continuous frame pixels to continuous crop pixels."""
+        scale = crop_size / self.side
+        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        rotate = np.array([[cos, sin], [-sin, cos]]) * scale
+        offset = np.array([crop_size / 2, crop_size / 2]) - rotate @ np.array([self.center_x, self.center_y])
+        matrix = np.eye(3)
+        matrix[:2, :2] = rotate
+        matrix[:2, 2] = offset
+        return matrix
+
+    def bounding_box(self) -> BoundingBox:
+        """Axis-aligned box in frame space that holds the (possibly rotated) square."""
+        half = self.side / 2 * (abs(math.cos(self.angle_rad)) + abs(math.sin(self.angle_rad)))
+        return BoundingBox(self.center_x - half, self.center_y - half, self.center_x + half, self.center_y + half)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CropMetadata:
+    """How frames map to crops: one region for the whole clip, or one per frame (``first_frame`` on)."""
+
+    regions: tuple[CropRegion, ...]
+    frame_size_hw: tuple[int, int]
+    crop_size: int
+    first_frame: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.regions:
+            raise ValueError("crop metadata holds no region")
+        if self.crop_size not in (256, 512):
+            raise ValueError(f"crop_size must be 256 or 512, got {self.crop_size}")
+
+    def region(self, frame_index: int) -> CropRegion:
+        """The region of a frame; a fixed crop answers the same region for every frame."""
+        if len(self.regions) == 1:
+            return self.regions[0]
+        return self.regions[min(max(frame_index - self.first_frame, 0), len(self.regions) - 1)]
+
+    def crop_from_frame(self, frame_index: int) -> NDArray[np.float64]:
+        """``[3, 3]`` map of continuous frame pixels to continuous crop pixels at ``frame_index``."""
+        return self.region(frame_index).crop_from_frame(self.crop_size)
+
+    def frame_from_crop(self, frame_index: int) -> NDArray[np.float64]:
+        return np.linalg.inv(self.crop_from_frame(frame_index))
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "schema": CROP_SCHEMA,
+                "frame_size_hw": list(self.frame_size_hw),
+                "crop_size": self.crop_size,
+                "first_frame": self.first_frame,
+                "regions": [[r.center_x, r.center_y, r.side, r.angle_rad] for r in self.regions],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str, source: Path | str = "crop metadata") -> CropMetadata:
+        """Parse ``to_json``'s text.
+
+        Raises:
+            ValueError: when the text is not this schema; the message names ``source``.
+        """
+        try:
+            data = json.loads(text)
+            if data.get("schema") != CROP_SCHEMA:
+                raise ValueError(f"schema is {data.get('schema')!r}, expected {CROP_SCHEMA!r}")
+            return cls(
+                regions=tuple(CropRegion(*(float(v) for v in row)) for row in data["regions"]),
+                frame_size_hw=(int(data["frame_size_hw"][0]), int(data["frame_size_hw"][1])),
+                crop_size=int(data["crop_size"]),
+                first_frame=int(data["first_frame"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"{source} is not crop metadata of this project: {error}") from error
+
+
+def warp_affine(
+    image: NDArray, dst_from_src: NDArray[np.float64], size_wh: tuple[int, int], *, flags: int = cv2.INTER_LINEAR,
+    border_mode: int = cv2.BORDER_REPLICATE,
+) -> NDArray:
+    """Resample ``image`` by a ``[3, 3]`` affine map given in continuous pixels (centres at +0.5).
+
+    OpenCV's warpAffine centres pixels on integers; this is the only place that translates between the two.
+    """
+    shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+    matrix = np.linalg.inv(shift) @ dst_from_src @ shift
+    return cv2.warpAffine(image, matrix[:2], size_wh, flags=flags, borderMode=border_mode)
+
+
+def transform_points(dst_from_src: NDArray[np.float64], points: NDArray) -> NDArray:
+    """Apply a ``[3, 3]`` affine map to points ``[..., 2]``."""
+    return points @ dst_from_src[:2, :2].T + dst_from_src[:2, 2]

@@ -1,0 +1,43 @@
+"""A face followed through time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.structures.boxes import BoundingBox
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceTrack:
+    """One face over frames ``first_frame .. first_frame + T``; gaps are explicit.
+
+    Attributes:
+        boxes: ``[T, 4]`` x0 y0 x1 y1 px in frame space; smoothed; rows where ``is_detected`` is False are
+            predictions and must not be read as evidence of a face.
+        is_detected: ``[T]`` bool.
+        scores: ``[T]`` detector or landmark confidence, 0 where undetected.
+        first_frame: index of row 0 in the video.
+    """
+
+    boxes: NDArray[np.float64]
+    is_detected: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+    first_frame: int = 0
+
+    def __post_init__(self) -> None:
+        count = len(self.is_detected)
+        if self.boxes.shape != (count, 4) or self.scores.shape != (count,):
+            raise ValueError(
+                f"track arrays disagree: boxes {self.boxes.shape}, is_detected {self.is_detected.shape}, "
+                f"scores {self.scores.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.is_detected)
+
+    def box(self, row: int) -> BoundingBox:
+        x0, y0, x1, y1 = (float(v) for v in self.boxes[row])
+        return BoundingBox(x0, y0, x1, y1)
