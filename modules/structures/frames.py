@@ -77,5 +77,37 @@ class Frame:
         return f"Frame(index={self.index}, t={float(self.time_s):.3f}s, {width}x{height} {self.layout.pixel_format})"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FramePatch:
+    """A rendered piece of a frame on the frame's own pixel grid.
+
+    Attributes:
+        bounds: integer half-open (x0, y0, x1, y1) inside the frame.
+        rgb: float32 ``[h, w, 3]`` in 0..1; what it holds where ``alpha`` is 0 is never read.
+        alpha: float32 ``[h, w]`` in 0..1 (1 = the patch, 0 = the source).
+    """
+
+    bounds: tuple[int, int, int, int]
+    rgb: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        x0, y0, x1, y1 = self.bounds
+        if not (0 <= x0 < x1 and 0 <= y0 < y1):
+            raise ValueError(f"empty, inverted or negative patch bounds: {self.bounds}")
+        size = (y1 - y0, x1 - x0)
+        if self.rgb.shape != (*size, 3) or self.alpha.shape != size:
+            raise ValueError(f"patch arrays must be {size}, got rgb {self.rgb.shape}, alpha {self.alpha.shape}")
+        if self.rgb.dtype != np.float32 or self.alpha.dtype != np.float32:
+            raise ValueError(f"patch arrays must be float32, got rgb {self.rgb.dtype}, alpha {self.alpha.dtype}")
+        if not (self.alpha.min() >= 0.0 and self.alpha.max() <= 1.0):
+            raise ValueError("patch alpha outside 0..1")
+        if not np.isfinite(self.rgb[self.alpha > 0]).all():
+            raise ValueError("patch colour is not finite where alpha is above 0")
+
+    def __repr__(self) -> str:
+        return f"FramePatch(bounds={self.bounds}, covered={float((self.alpha > 0).mean()):.3f})"
+
+
 RgbImage = NDArray[np.uint8]
 """RGB uint8 ``[H, W, 3]``."""
