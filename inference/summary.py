@@ -1,0 +1,57 @@
+"""The JSON record of a run: what was edited, what passed through and why, and where the time went."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+SUMMARY_SCHEMA = "lipsync-summary/1"
+
+
+@dataclass(slots=True)
+class AreaMeter:
+    """Running mean and maximum of the edited area, in pixels of alpha."""
+
+    frames: int = 0
+    total_px: float = 0.0
+    largest_px: float = 0.0
+
+    def add(self, area_px: float) -> None:
+        self.frames += 1
+        self.total_px += area_px
+        self.largest_px = max(self.largest_px, area_px)
+
+    @property
+    def mean_px(self) -> float:
+        return self.total_px / self.frames if self.frames else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """Everything worth knowing about one finished job."""
+
+    src_video: str
+    drv_aud: str
+    output: str
+    identity: str
+    identity_trained_now: bool
+    frame_size: tuple[int, int]
+    frames: int
+    frames_edited: int
+    frames_passed_through: dict[str, int]
+    frames_with_hand: int
+    face_height_px: float
+    edited_area_mean_px: float
+    edited_area_share: float
+    landmark_error_percent: float
+    seconds_per_stage: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write beside the output, through a temporary name."""
+        data = {"schema": SUMMARY_SCHEMA, **asdict(self), "machine": platform.processor() or platform.machine()}
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps(data, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
