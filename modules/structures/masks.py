@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+OCCLUSION_SCHEMA = "occlusion/1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,3 +36,59 @@ class OcclusionMask:
     def coverage(self) -> float:
         """Mean of the mask, 0..1."""
         return float(self.values.mean()) if self.values.size else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OcclusionTable:
+    """What stood in front of the face in each frame of a clip, in crop pixels.
+
+    Attributes:
+        coverage: float32 ``[T]`` share of the lower face that is covered, 0..1.
+        hidden: bool ``[T, 478]`` landmarks that lie behind something; they are guesses, not observations.
+        rows: int64 ``[M]``, ascending: the frames in which anything was found.
+        masks: uint8 ``[M, S, S]`` masks of those frames over the whole crop, at a reduced size (255 = occluder).
+    """
+
+    coverage: NDArray[np.float32]
+    hidden: NDArray[np.bool_]
+    rows: NDArray[np.int64]
+    masks: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if self.hidden.shape[:1] != self.coverage.shape or self.masks.shape[:1] != self.rows.shape:
+            raise ValueError(
+                f"occlusion arrays disagree: coverage {self.coverage.shape}, hidden {self.hidden.shape}, "
+                f"rows {self.rows.shape}, masks {self.masks.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.coverage)
+
+    def mask(self, row: int, crop_size: int) -> NDArray[np.bool_] | None:
+        """Occluder of frame ``row`` at ``[crop_size, crop_size]``, or None when nothing was found there."""
+        found = int(np.searchsorted(self.rows, row))
+        if found == len(self.rows) or self.rows[found] != row:
+            return None
+        grown = cv2.resize(self.masks[found], (crop_size, crop_size), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(grown) > 127
+
+    def save(self, path: Path) -> None:
+        """Write ``.npz`` without pickle through a temporary name."""
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(
+            temporary, schema=np.array(OCCLUSION_SCHEMA), coverage=self.coverage, hidden=self.hidden, rows=self.rows,
+            masks=self.masks,
+        )  # fmt: skip
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> OcclusionTable:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ValueError: when the file is not this schema.
+        """
+        with np.load(path, allow_pickle=False) as data:
+            if "schema" not in data or str(data["schema"]) != OCCLUSION_SCHEMA:
+                raise ValueError(f"{path} does not hold occlusion of schema {OCCLUSION_SCHEMA}")
+            return cls(data["coverage"], data["hidden"], data["rows"], data["masks"])
