@@ -10,18 +10,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+Siting = Literal[
+    "left", "center", "topleft", "top", "right", "bottom", "topright", "bottomleft", "bottomright"
+]  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class PlaneLayout:
     """How Y'CbCr planes are laid out and what their numbers mean.
 
     ``chroma_shift`` is (log2 horizontal, log2 vertical) subsampling: 4:2:0 = (1, 1), 4:2:2 = (1, 0), 4:4:4 = (0, 0).
-    ``siting`` is where a chroma sample sits in its luma block: ``left`` (MPEG-2/H.264), ``center`` (JPEG), ``topleft``.
+    ``siting`` is where a chroma sample sits in its luma block: ``left`` (MPEG-2/H.264), ``center`` (JPEG), ``topleft``;
+    the other names arise when a display rotation turns the planes.
     """
 
     pixel_format: str
     chroma_shift: tuple[int, int]
-    siting: Literal["left", "center", "topleft"]
+    siting: Siting
     full_range: bool
     matrix: Literal["bt601", "bt709", "bt2020"]
     bit_depth: int = 8
@@ -31,7 +36,9 @@ class PlaneLayout:
 class VideoInfo:
     """What a reader knows before decoding; header frame counts are never trusted, so there is none.
 
-    ``rotation_deg`` is the display rotation found in the file (frames are delivered upright).
+    ``width`` and ``height`` are those of the upright frames. ``rotation_deg`` is the display rotation found in the
+    file: 0, 90, 180 or 270, counter-clockwise (frames are delivered upright). ``sample_aspect_ratio`` is that of the
+    coded pixels, None when the file says nothing.
     ``color_tags`` are the raw FFmpeg numbers (primaries, transfer, space, range), written back as they were.
     """
 
@@ -45,6 +52,7 @@ class VideoInfo:
     color_tags: tuple[int, int, int, int]
     has_audio: bool
     duration_s: float | None
+    sample_aspect_ratio: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
