@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from modules.face_model.mesh_renderer import Bounds, interpolate, rasterize
-from modules.face_model.model import FaceModel
+from modules.face_model.model import FaceModel, Region
 from modules.face_model.projection import rotation_from_euler, to_camera
 from modules.structures.cameras import CAMERA_DISTANCE
 
@@ -67,7 +67,7 @@ def surface_hits(
     pose: FacePose,
     camera_matrix: NDArray[np.float64],
     bounds: Bounds,
-    region: str,
+    region: Region,
     projected: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> SurfaceHits:
     """Cast the pixels of a window onto the fitted head.

@@ -1,0 +1,185 @@
+"""Processed artefacts of one clip → the dataset that training reads.
+
+Reads: landmarks.npz, crop_metadata.json, hands.npz, coeff_fit_mp.npz and the video itself.
+Writes: data/binary/videos/<id>/trainval_dataset.npz and crops/.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.utils.process_video.crop_utils import extract_face_crops, load_crop_metadata
+from modules.commons.errors import NoFaceError
+from modules.commons.progress import Progress
+from modules.commons.workspace import VideoWorkspace
+from modules.face_model.model import FaceModel
+from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
+from modules.structures.crops import CropMetadata, transform_points
+from modules.structures.dataset import NeRFDataset, split_is_train, write_crop
+from modules.structures.face_coeffs import FaceModelCoeffs
+from modules.structures.landmarks import Landmarks2D
+from modules.structures.masks import OcclusionTable
+from modules.video.reader import VideoReader
+
+MOUTH_CONDITION = slice(48 * 3, 68 * 3)
+"""Where the mouth's points lie in the 204-d condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class BinarizerConfig:
+    """What goes into the dataset.
+
+    Attributes:
+        max_train_frames: stored training frames at most, spread over lip shapes and poses.
+        max_val_frames: held-out frames at most, evenly spaced.
+        max_occlusion: frames with more of the lower face covered are left out; below it covered pixels are masked.
+        max_residual: frames whose landmarks fit worse than this share of the inter-ocular distance are left out.
+        pose_weight: how much head pose counts beside lip shape when frames are chosen.
+    """
+
+    max_train_frames: int = 400
+    max_val_frames: int = 40
+    max_occlusion: float = 0.35
+    max_residual: float = 0.08
+    pose_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.max_train_frames < 2 or self.max_val_frames < 0:
+            raise ValueError(f"needs max_train_frames >= 2 and max_val_frames >= 0, got {self}")
+
+
+def binarize(
+    workspace: VideoWorkspace,
+    video: Path,
+    source_sha256: str,
+    face_model: FaceModel,
+    config: BinarizerConfig,
+    progress: Progress,
+) -> NeRFDataset:
+    """Choose frames, cut their crops out of the video and write the dataset.
+
+    Raises:
+        NoFaceError: when fewer than two frames can be trained on.
+    """
+    landmarks = Landmarks2D.load(workspace.landmarks)
+    metadata = load_crop_metadata(workspace.crop_metadata)
+    occlusion = OcclusionTable.load(workspace.hands)
+    coeffs = FaceModelCoeffs.load(workspace.coeffs)
+    condition = condition_from_expression(face_model, coeffs.identity, coeffs.expression)
+    usable = usable_frames(landmarks, occlusion, coeffs, config)
+    rows, is_train = choose_rows(condition, coeffs.euler, usable, config)
+    if int(is_train.sum()) < 2:
+        raise NoFaceError(
+            f"{video}: only {int(is_train.sum())} of {len(usable)} frames show an uncovered, well-fitted face; "
+            f"training needs at least 2"
+        )
+    statistics = ConditionStatistics.of(condition[coeffs.valid])
+    write_crops(workspace, video, metadata, occlusion, rows, progress)
+    dataset = NeRFDataset(
+        video_id=workspace.video_id,
+        source_sha256=source_sha256,
+        coeffs=coeffs,
+        crop_metadata=metadata,
+        condition_mean=statistics.mean,
+        condition_std=statistics.std,
+        rows=rows,
+        is_train=is_train,
+        landmarks_px=crop_landmarks(landmarks, metadata, rows),
+        occlusion=occlusion.coverage[rows],
+        crops_dir=workspace.crops,
+    )
+    dataset.save(workspace.dataset)
+    return dataset
+
+
+def usable_frames(
+    landmarks: Landmarks2D, occlusion: OcclusionTable, coeffs: FaceModelCoeffs, config: BinarizerConfig
+) -> NDArray[np.bool_]:
+    """Frames ``[T]`` with a seen, well-fitted face that little stands in front of."""
+    fits = np.nan_to_num(coeffs.residual, nan=np.inf) <= config.max_residual
+    return landmarks.valid & coeffs.valid & fits & (occlusion.coverage <= config.max_occlusion)
+
+
+def choose_rows(
+    condition: NDArray[np.float32], euler: NDArray[np.float32], usable: NDArray[np.bool_], config: BinarizerConfig
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Pick the frames to store.
+
+    Args:
+        condition: raw condition ``[T, 204]``.
+        euler: ``[T, 3]`` rad.
+        usable: ``[T]`` frames to choose from.
+        config: how many, and how pose counts.
+
+    Returns:
+        Ascending rows ``[N]`` and which of them train ``[N]``.
+    """
+    in_train = split_is_train(len(usable))
+    train = np.flatnonzero(usable & in_train)
+    if len(train) > config.max_train_frames:
+        features = _spread_features(condition[train, MOUTH_CONDITION], euler[train], config.pose_weight)
+        train = train[farthest_points(features, config.max_train_frames)]
+    held_out = np.flatnonzero(usable & ~in_train)
+    if len(held_out) > config.max_val_frames:
+        held_out = held_out[np.linspace(0, len(held_out) - 1, config.max_val_frames).round().astype(int)]
+    rows = np.sort(np.concatenate([train, held_out])).astype(np.int64)
+    return rows, in_train[rows]
+
+
+def farthest_points(features: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Greedy cover of rows ``[N, D]``: start nearest the mean, then always the row farthest from all chosen ones.
+
+    Returns:
+        ``count`` distinct row numbers, in the order they were chosen.
+    """
+    chosen = np.empty(count, dtype=np.int64)
+    chosen[0] = np.argmin(np.linalg.norm(features - features.mean(axis=0), axis=1))
+    distance = np.full(len(features), np.inf)
+    for step in range(1, count):
+        distance = np.minimum(distance, np.linalg.norm(features - features[chosen[step - 1]], axis=1))
+        distance[chosen[:step]] = -1.0  # duplicates of a chosen row may still be chosen, the row itself never
+        chosen[step] = np.argmax(distance)
+    return chosen
+
+
+def crop_landmarks(landmarks: Landmarks2D, metadata: CropMetadata, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Detected landmarks of ``rows`` in crop pixels, float32 ``[N, 478, 2]``."""
+    moved = [transform_points(metadata.crop_from_frame(int(row)), landmarks.points[row]) for row in rows]
+    return np.stack(moved).astype(np.float32)
+
+
+def write_crops(
+    workspace: VideoWorkspace,
+    video: Path,
+    metadata: CropMetadata,
+    occlusion: OcclusionTable,
+    rows: NDArray[np.int64],
+    progress: Progress,
+) -> None:
+    """Cut ``rows`` out of the video into a fresh crops folder, which replaces the old one when it is whole."""
+    partial = workspace.binary / "crops.tmp.d"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    wanted = set(rows.tolist())
+    done = 0
+    with VideoReader(video) as reader:
+        chosen = (frame for frame in reader.frames() if frame.index in wanted)
+        for index, crop in extract_face_crops(chosen, metadata):
+            write_crop(partial, index, crop, occlusion.mask(index, metadata.crop_size))
+            done += 1
+            progress("crops", done, len(rows))
+            if done == len(rows):
+                break
+    shutil.rmtree(workspace.crops, ignore_errors=True)
+    partial.rename(workspace.crops)
+
+
+def _spread_features(mouth: NDArray[np.float32], euler: NDArray[np.float32], pose_weight: float) -> NDArray[np.float32]:
+    """Lip shape and head pose side by side, each scaled to unit total variance."""
+    blocks = [(mouth, 1.0), (euler, pose_weight)]
+    return np.concatenate([b / max(float(np.sqrt(b.var(axis=0).sum())), 1e-6) * w for b, w in blocks], axis=1)

@@ -1,0 +1,60 @@
+"""What preparing a video can be told: ``egs/egs_bases/process_video/base.yaml`` and what inherits from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data_gen.runs.binarizer_nerf import BinarizerConfig
+from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DetectConfig:
+    """Which face to follow.
+
+    Attributes:
+        backend: 'centerface', 'blazeface' or 'auto' (CenterFace when its file is there).
+        min_face_px: least face height, forehead to chin, that is worth working on.
+    """
+
+    backend: Literal["auto", "centerface", "blazeface"] = "auto"
+    min_face_px: float = 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class CropConfig:
+    """The square the networks see.
+
+    Attributes:
+        margin: each face box grows by this share of its size on every side.
+        crop_size: side of the crop, px; 'auto' takes 256 when the square is at most 300 frame pixels wide, else 512.
+    """
+
+    margin: float = 0.3
+    crop_size: Literal["auto", 256, 512] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class HandsConfig:
+    """Looking for hands in front of the face.
+
+    Attributes:
+        enabled: off, every frame counts as uncovered.
+        mask_size: side of the stored masks, px.
+    """
+
+    enabled: bool = True
+    mask_size: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessVideoConfig:
+    """Settings of every stage of ``data_gen/runs/process_video.py``."""
+
+    task: Literal["process_video"] = "process_video"
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    hands: HandsConfig = field(default_factory=HandsConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    binarizer: BinarizerConfig = field(default_factory=BinarizerConfig)

@@ -1,0 +1,255 @@
+"""Prepare a video for training: the whole dataflow is the list ``STAGES``.
+
+    python data_gen/runs/process_video.py --video_id ID            # data/raw/videos/ID.mp4
+    python data_gen/runs/process_video.py --video path/to/any.mp4 --video_id ID
+    python data_gen/runs/process_video.py --list
+
+A stage runs again only when the video, its configuration, its code schema or a stage before it changed.
+Reads: the video. Writes: data/processed/videos/<id>/ and data/binary/videos/<id>/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # `python data_gen/runs/process_video.py` puts this file's folder first, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from data_gen.runs import stages
+from data_gen.runs.process_config import ProcessVideoConfig
+from modules.commons.config import load_config
+from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
+from modules.commons.progress import ConsoleProgress, Progress
+from modules.commons.workspace import EGS, VideoWorkspace
+
+DEFAULT_CONFIG = EGS / "egs_bases" / "process_video" / "base.yaml"
+MANIFEST_SCHEMA = "manifest/1"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the dataflow.
+
+    Attributes:
+        name: what ``--from`` and ``--only`` call it.
+        reads, writes: attributes of ``VideoWorkspace``; every stage reads the video besides.
+        config: the fields of ``ProcessVideoConfig`` it depends on.
+        schema: raised by hand when the code makes something else of the same input.
+        run: does the work.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    config: tuple[str, ...]
+    schema: int
+    run: Callable[[stages.StageInput], None]
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("track", (), ("track", "landmarks"), ("detect",), 1, stages.track),
+    Stage("crop", ("track", "landmarks"), ("crop_metadata",), ("crop",), 1, stages.crop),
+    Stage("hands", ("landmarks", "crop_metadata"), ("hands",), ("hands",), 1, stages.hands),
+    Stage("fit", ("landmarks", "crop_metadata", "hands"), ("coeffs",), ("fit",), 1, stages.fit),
+    Stage(
+        "binarize",
+        ("landmarks", "crop_metadata", "hands", "coeffs"),
+        ("dataset", "crops"),
+        ("binarizer",),
+        1,
+        stages.binarize_clip,
+    ),
+)
+
+
+def prepare_video(video: Path, workspace: VideoWorkspace, config: ProcessVideoConfig, progress: Progress) -> None:
+    """Run every stage that is not up to date.
+
+    Args:
+        video: any video file; it is only read.
+        workspace: where the artefacts go.
+        config: what the stages are to do.
+        progress: told about each stage's work.
+
+    Raises:
+        GeneFaceError: a stage cannot do its work; the message is one clear sentence.
+    """
+    run_stages(STAGES, video, workspace, config, progress)
+
+
+def run_stages(
+    chosen: Sequence[Stage],
+    video: Path,
+    workspace: VideoWorkspace,
+    config: ProcessVideoConfig,
+    progress: Progress,
+    *,
+    forced: frozenset[str] = frozenset(),
+) -> list[str]:
+    """Run ``chosen`` (a run of ``STAGES``) where they are out of date or ``forced``; returns the names that ran."""
+    source_sha256 = file_sha256(video)
+    manifest = _read_manifest(workspace, source_sha256)
+    keys = stage_keys(source_sha256, config)
+    ran: list[str] = []
+    for stage in chosen:
+        if stage.name not in forced and is_up_to_date(stage, keys[stage.name], manifest, workspace):
+            continue
+        _check_inputs(stage, workspace)
+        manifest.pop(stage.name, None)
+        _write_manifest(workspace, video, source_sha256, manifest)
+        started = time.monotonic()
+        workspace.processed.mkdir(parents=True, exist_ok=True)
+        workspace.binary.mkdir(parents=True, exist_ok=True)
+        stage.run(stages.StageInput(video, source_sha256, workspace, config, progress))
+        seconds = round(time.monotonic() - started, 2)
+        manifest[stage.name] = {"key": keys[stage.name], "seconds": seconds}
+        _write_manifest(workspace, video, source_sha256, manifest)
+        log.info("%s: %s done in %.1f s", workspace.video_id, stage.name, seconds)
+        ran.append(stage.name)
+    return ran
+
+
+def stage_keys(source_sha256: str, config: ProcessVideoConfig) -> dict[str, str]:
+    """A hash per stage of all that its result depends on, earlier stages included."""
+    sections = asdict(config)
+    producers: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    for stage in STAGES:
+        depends = {
+            "source": source_sha256,
+            "schema": stage.schema,
+            "config": {name: sections[name] for name in stage.config},
+            "inputs": {name: producers[name] for name in stage.reads},
+        }
+        keys[stage.name] = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
+        producers |= dict.fromkeys(stage.writes, keys[stage.name])
+    return keys
+
+
+def is_up_to_date(stage: Stage, key: str, manifest: Mapping[str, Any], workspace: VideoWorkspace) -> bool:
+    """Whether the stage's outputs exist and were made from what ``key`` stands for."""
+    record = manifest.get(stage.name)
+    return record is not None and record["key"] == key and all(getattr(workspace, w).exists() for w in stage.writes)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content, read in pieces.
+
+    Raises:
+        VideoReadError: when the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise VideoReadError(f"{path}: cannot be read ({error.strerror}); give the path of a video file") from error
+    return digest.hexdigest()
+
+
+def _check_inputs(stage: Stage, workspace: VideoWorkspace) -> None:
+    missing = [str(getattr(workspace, name)) for name in stage.reads if not getattr(workspace, name).exists()]
+    if missing:
+        raise ConfigError(f"stage {stage.name} needs {', '.join(missing)}; run the stages before it first")
+
+
+def _read_manifest(workspace: VideoWorkspace, source_sha256: str) -> dict[str, Any]:
+    """The finished stages of this very video; a manifest of anything else counts as none."""
+    try:
+        data = json.loads(workspace.manifest.read_text())
+        if data["schema"] != MANIFEST_SCHEMA or data["source_sha256"] != source_sha256:
+            return {}
+        return dict(data["stages"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _write_manifest(workspace: VideoWorkspace, video: Path, source_sha256: str, done: Mapping[str, Any]) -> None:
+    workspace.processed.mkdir(parents=True, exist_ok=True)
+    content = {
+        "schema": MANIFEST_SCHEMA,
+        "video": str(video),
+        "source_sha256": source_sha256,
+        "stages": done,
+    }
+    temporary = workspace.manifest.with_suffix(".tmp.json")
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(workspace.manifest)
+
+
+def select_stages(first: str | None, only: str | None) -> tuple[tuple[Stage, ...], frozenset[str]]:
+    """The stages that ``--from`` or ``--only`` mean, and which of them run even when up to date.
+
+    Raises:
+        ConfigError: unknown stage name.
+    """
+    names = [stage.name for stage in STAGES]
+    wanted = only or first
+    if wanted is None:
+        return STAGES, frozenset()
+    if wanted not in names:
+        raise ConfigError(f"unknown stage {wanted!r}; the stages are {', '.join(names)}")
+    start = names.index(wanted)
+    chosen = STAGES[start : start + 1] if only else STAGES[start:]
+    return chosen, frozenset(stage.name for stage in chosen)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Prepare a video for training.", allow_abbrev=False)
+    parser.add_argument("--video_id", help="name of the clip; data/raw/videos/ID.mp4 is read unless --video is given")
+    parser.add_argument("--video", type=Path, help="any video file; its name becomes the id unless --video_id is given")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    parser.add_argument("--data_root", type=Path, help="where artefacts go (default: data/)")
+    parser.add_argument("--list", action="store_true", help="show the stages and end")
+    parser.add_argument("--from", dest="first", metavar="STAGE", help="run this stage and all after it again")
+    parser.add_argument("--only", metavar="STAGE", help="run this stage alone, again")
+    parser.add_argument("--hparams", default="", help="configuration overrides: a.b=1,c=2")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit status."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.list:
+        for stage in STAGES:
+            log.info("%-9s %s -> %s", stage.name, ", ".join(("video", *stage.reads)), ", ".join(stage.writes))
+        return 0
+    try:
+        if arguments.video_id is None and arguments.video is None:
+            raise ConfigError("nothing to prepare; give --video_id ID or --video PATH")
+        video_id = arguments.video_id or arguments.video.stem
+        workspace = VideoWorkspace(video_id, *([arguments.data_root] if arguments.data_root else []))
+        overrides = dict(item.split("=", 1) for item in arguments.hparams.split(",") if "=" in item)
+        config = load_config(arguments.config, ProcessVideoConfig, overrides)
+        chosen, forced = select_stages(arguments.first, arguments.only)
+        video = arguments.video or workspace.raw_video
+        run_stages(chosen, video, workspace, config, ConsoleProgress(), forced=forced)
+    except GeneFaceError as error:
+        log.error("error: %s", error)
+        return 1
+    log.info("%s is prepared: %s", video_id, workspace.dataset)
+    return 0
+
+
+def remove_prepared(workspace: VideoWorkspace) -> None:
+    """Delete everything that ``prepare_video`` made for a clip."""
+    for folder in (workspace.processed, workspace.binary):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,162 @@
+"""Configurations of the training tasks, and the one door through which any of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from modules.commons.config import load_config, read_mapping
+from modules.commons.device import DeviceName
+from modules.commons.errors import ConfigError
+from modules.face_model.model import Region
+from modules.radnerfs.config import RADNeRFConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """How the prepared clip becomes rays.
+
+    Attributes:
+        region: what will be rendered; training covers it and a margin.
+        margin_share: margin around the region, share of the crop's side.
+        ray_stride: keep every n-th pixel row outside the mouth.
+    """
+
+    region: Region = "lower_face"
+    margin_share: float = 0.03
+    ray_stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ray_stride < 1 or not 0 <= self.margin_share <= 0.5:
+            raise ValueError(f"needs ray_stride >= 1 and margin_share in 0..0.5: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        charbonnier_eps: colour error e counts sqrt(e² + eps²) - eps: quadratic below eps, linear above.
+        code_weight: pull of the per-frame appearance codes towards 0.
+    """
+
+    charbonnier_eps: float = 0.02
+    code_weight: float = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """How it is minimised (Adam).
+
+    Attributes:
+        lr: networks; grids take ``grid_lr_scale`` times, the attention ``attention_lr_scale`` times as much.
+        final_lr_share: the rate falls exponentially to this share at the last step.
+        warmup_updates: the rate rises linearly over these first steps.
+        ema_decay: weights used for rendering are a running mean with this decay; 0 takes the last ones.
+    """
+
+    lr: float = 2e-3
+    grid_lr_scale: float = 10.0
+    attention_lr_scale: float = 1.0
+    final_lr_share: float = 0.05
+    warmup_updates: int = 50
+    ema_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and 0 < self.final_lr_share <= 1 and 0 <= self.ema_decay < 1):
+            raise ValueError(f"needs lr > 0, final_lr_share in (0, 1], ema_decay in [0, 1): {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class AlignConfig:
+    """Removing fit jitter: frames are moved onto the first rendering, then training goes on.
+
+    Attributes:
+        at_shares: when, as shares of ``max_updates``; empty switches it off.
+        max_shift_px: largest believed displacement, crop pixels.
+        smooth_px: the displacement field is blurred this much, so that only whole patches move.
+    """
+
+    at_shares: tuple[float, ...] = (0.3, 0.6)
+    max_shift_px: float = 4.0
+    smooth_px: float = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class RADNeRFTaskConfig:
+    """Training of one person's head.
+
+    Attributes:
+        video_id: the prepared clip, ``<data_root>/binary/videos/<video_id>/trainval_dataset.npz``.
+        data_root: relative paths lie below the repository.
+        init_from: a checkpoint whose weights are the start, where names and shapes agree; empty for none.
+        max_updates: steps. rays_per_step: rays of one step. mouth_share: share of them on the mouth.
+        state_interval: steps between states to resume from; 0 writes none.
+        val_interval: steps between validations; 0 validates at the end only. val_images: pictures written each time.
+    """
+
+    task: Literal["radnerf"] = "radnerf"
+    video_id: str = ""
+    data_root: Path = Path("data")
+    init_from: str = ""
+    device: DeviceName = "auto"
+    seed: int = 9999
+    max_updates: int = 2000
+    rays_per_step: int = 8192
+    mouth_share: float = 0.5
+    log_interval: int = 20
+    state_interval: int = 500
+    val_interval: int = 1000
+    val_images: int = 4
+    radnerf: RADNeRFConfig = field(default_factory=RADNeRFConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+
+    def __post_init__(self) -> None:
+        if self.max_updates < 1 or self.rays_per_step < 1 or not 0 <= self.mouth_share <= 1:
+            raise ValueError("needs max_updates >= 1, rays_per_step >= 1 and mouth_share in 0..1")
+        if self.radnerf.render.sampler != "surface":
+            raise ValueError("training casts rays onto the fitted head: radnerf.render.sampler must be 'surface'")
+
+
+def load_any(path: Path, overrides: Mapping[str, str] | None = None) -> Any:
+    """Read a task's YAML as the dataclass that its ``task:`` key names.
+
+    Raises:
+        ConfigError: unreadable, unknown task, or a key that the task does not have.
+    """
+    overrides = overrides or {}
+    task = read_mapping(path, overrides).get("task")
+    if task == "radnerf":
+        return load_config(path, RADNeRFTaskConfig, overrides)
+    if task == "audio2motion":
+        from tasks.audio2motion.train import AudioToMotionTaskConfig
+
+        return load_config(path, AudioToMotionTaskConfig, overrides)
+    raise ConfigError(f"{path}: task is {task!r}; use radnerf or audio2motion")
+
+
+def parse_hparams(text: str) -> dict[str, str]:
+    """``"a.b=1,c=2"`` as overrides; commas inside brackets belong to the value.
+
+    Raises:
+        ConfigError: a part without '='.
+    """
+    parts, depth, start = [], 0, 0
+    for position, character in enumerate(text):
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append(text[start:position])
+            start = position + 1
+    parts.append(text[start:])
+    overrides = {}
+    for part in filter(None, (p.strip() for p in parts)):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise ConfigError(f"--hparams: {part!r} has no '='; write key=value pairs with commas between")
+        overrides[key.strip()] = value.strip()
+    return overrides

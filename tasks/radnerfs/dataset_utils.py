@@ -1,0 +1,260 @@
+"""The prepared clip as flat arrays of rays: every pixel of every frame is cast onto the fitted head once, at load.
+
+Reads: ``trainval_dataset.npz`` and its crops. A training step then only indexes arrays, on the CPU or whole on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modules.commons.errors import CheckpointError
+from modules.commons.progress import Progress
+from modules.face_model.mesh_renderer import Bounds
+from modules.face_model.model import FaceModel, Region
+from modules.radnerfs.condition import ConditionStatistics, conditions_of_clip
+from modules.radnerfs.surface import FacePose, SurfaceHits, project_mesh, region_bounds, surface_hits
+from modules.structures.dataset import NeRFDataset
+
+POSITION_STEPS = 32767
+"""Positions and directions are kept as int16 over -1..1: 3e-5 of the field's cube, at half the memory of float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameRays:
+    """What one crop teaches.
+
+    Attributes:
+        hits: the window of the crop around the region.
+        learn: bool ``[h, w]`` pixels to learn from (on the head, near the region, nothing in front).
+        mouth: bool ``[h, w]`` those on or around the mouth.
+        rgb: uint8 ``[h, w, 3]``.
+    """
+
+    hits: SurfaceHits
+    learn: NDArray[np.bool_]
+    mouth: NDArray[np.bool_]
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CanonicalBox:
+    """Map from head space (dm) to the field's cube: ``(point - center) * scale``."""
+
+    center: NDArray[np.float32]
+    scale: float
+
+    @classmethod
+    def around(cls, low: NDArray[np.floating], high: NDArray[np.floating], margin: float = 0.04) -> CanonicalBox:
+        """The cube around a box of points, with some room."""
+        half = float((np.asarray(high) - np.asarray(low)).max()) / 2 * (1 + margin)
+        return cls(((np.asarray(low) + np.asarray(high)) / 2).astype(np.float32), 1.0 / half)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RayTable:
+    """All training rays of a clip, flat and frame after frame.
+
+    Attributes:
+        position: int16 ``[P, 3]`` in the field's cube. direction: int16 ``[P, 3]``. rgb: uint8 ``[P, 3]``.
+        row: int32 ``[P]`` clip row (which condition). frame: int32 ``[P]`` running number of the training frame.
+        pixel: int32 ``[P]`` ``y * crop_size + x`` of the crop.
+        mouth: int64 ``[Q]`` the rays on or around the mouth.
+    """
+
+    position: Tensor
+    direction: Tensor
+    rgb: Tensor
+    row: Tensor
+    frame: Tensor
+    pixel: Tensor
+    mouth: Tensor
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def to(self, device: torch.device) -> RayTable:
+        """The table on ``device``."""
+        names = ("position", "direction", "rgb", "row", "frame", "pixel", "mouth")
+        return RayTable(*(getattr(self, name).to(device) for name in names))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RayBatch:
+    """Rays of one step: positions ``[N, 3]`` in the cube, unit directions, target colours 0..1, clip row and frame."""
+
+    position: Tensor
+    direction: Tensor
+    rgb: Tensor
+    row: Tensor
+    frame: Tensor
+
+
+class RADNeRFDataset:
+    """A prepared clip, cast onto the head.
+
+    Args:
+        source: the prepared clip.
+        face_model: CPU model the coefficients belong to.
+        region: key of ``face_model.region_weights`` that will be rendered.
+        margin_px: crop pixels around the region that are learnt too, because lips and jaw may move there.
+        window: condition rows per frame (``smo_win_size``).
+        ray_stride: keep every n-th pixel outside the mouth (1 keeps all).
+        progress: told about the frames.
+
+    Raises:
+        CheckpointError: the clip was prepared with another face model.
+    """
+
+    def __init__(
+        self,
+        source: NeRFDataset,
+        face_model: FaceModel,
+        *,
+        region: Region,
+        margin_px: int,
+        window: int,
+        ray_stride: int,
+        progress: Progress,
+    ) -> None:
+        if source.coeffs.face_model_version != face_model.version:
+            raise CheckpointError(
+                f"the prepared clip {source.video_id} belongs to face model {source.coeffs.face_model_version!r}, "
+                f"installed is {face_model.version!r}; prepare the video again"
+            )
+        self.source = source
+        self.face_model = face_model
+        self.region = region
+        self._margin_px = margin_px
+        coeffs = source.coeffs
+        self.statistics = ConditionStatistics(source.condition_mean, source.condition_std)
+        self.conditions = conditions_of_clip(
+            face_model, coeffs.identity, coeffs.expression, self.statistics, window
+        )  # [T, window, 204]
+        self.train_indices = np.flatnonzero(source.is_train)
+        self.val_indices = np.flatnonzero(~source.is_train)
+        self.box = self._canonical_box()
+        self.rays = self._build_rays(ray_stride, progress)
+
+    def pose(self, index: int) -> FacePose:
+        """The fitted head of stored frame ``index``."""
+        coeffs, row = self.source.coeffs, int(self.source.rows[index])
+        return FacePose(coeffs.identity, coeffs.expression[row], coeffs.euler[row], coeffs.translation[row])
+
+    def frame_rays(self, index: int) -> FrameRays | None:
+        """Cast stored frame ``index``; None when the region lies outside its crop."""
+        size = self.source.crop_size
+        camera_matrix = self.source.camera_matrix(index)
+        projected = project_mesh(self.face_model, self.pose(index), camera_matrix)
+        weights = self.face_model.region_weights[self.region].numpy()
+        bounds = region_bounds(projected[0], weights, (size, size), self._margin_px + 2)
+        if bounds is None:
+            return None
+        hits = surface_hits(self.face_model, self.pose(index), camera_matrix, bounds, self.region, projected)
+        mouth = surface_hits(self.face_model, self.pose(index), camera_matrix, bounds, "mouth", projected).weight > 0
+        learn = hits.mask & dilate(hits.weight > 0, self._margin_px)
+        learn &= window_of(self.source.inside_frame(index), bounds)
+        occluder = self.source.occluder(index)
+        if occluder is not None:
+            learn &= ~dilate(window_of(occluder, bounds), 3)
+        rgb = window_of(self.source.crop(index), bounds)
+        return FrameRays(hits, learn, mouth & learn, rgb)
+
+    def unit_positions(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Head-space points ``[..., 3]`` in the field's cube."""
+        return (canonical - self.box.center) * np.float32(self.box.scale)
+
+    def _canonical_box(self) -> CanonicalBox:
+        """Cube around the part of the canonical head that any stored frame could ask for."""
+        weights = self.face_model.region_weights[self.region].numpy()
+        points = self.face_model.canonical_vertices.numpy()
+        inside = points[weights > 0]
+        room = 0.25 * (inside.max(axis=0) - inside.min(axis=0)).max()  # margin pixels lie on the skin around the region
+        near = points[((points > inside.min(axis=0) - room) & (points < inside.max(axis=0) + room)).all(axis=1)]
+        return CanonicalBox.around(near.min(axis=0), near.max(axis=0))
+
+    def _build_rays(self, ray_stride: int, progress: Progress) -> RayTable:
+        parts: list[tuple[Tensor, ...]] = []
+        mouths: list[Tensor] = []
+        total = 0
+        for number, index in enumerate(self.train_indices):
+            frame = self.frame_rays(int(index))
+            if frame is not None and frame.learn.any():
+                columns, mouth = self._flatten(frame, number, int(self.source.rows[index]), ray_stride)
+                mouths.append(torch.from_numpy(np.flatnonzero(mouth) + total))
+                total += len(mouth)
+                parts.append(columns)
+            progress("cast frames", number + 1, len(self.train_indices))
+        if not parts:
+            raise CheckpointError(f"{self.source.crops_dir}: no crop shows the face; prepare the video again")
+        return RayTable(*(torch.cat(column) for column in zip(*parts, strict=True)), torch.cat(mouths))
+
+    def _flatten(
+        self, frame: FrameRays, number: int, row: int, stride: int
+    ) -> tuple[tuple[Tensor, ...], NDArray[np.bool_]]:
+        """Columns of ``RayTable`` for one frame, and which of its rays lie on the mouth."""
+        x0, y0 = frame.hits.bounds[:2]
+        position = self.unit_positions(frame.hits.canonical)
+        keep = frame.learn & (np.abs(position).max(axis=-1) <= 1.0)
+        if stride > 1:
+            lattice = np.zeros_like(keep)
+            lattice[number % stride :: stride, :] = True
+            keep &= lattice | frame.mouth
+        rows, columns = np.nonzero(keep)
+        pixel = (rows + y0) * self.source.crop_size + columns + x0
+        count = len(rows)
+        flat = (
+            _to_int16(position[keep]),
+            _to_int16(frame.hits.direction[keep]),
+            torch.from_numpy(frame.rgb[keep]),
+            torch.full((count,), row, dtype=torch.int32),
+            torch.full((count,), number, dtype=torch.int32),
+            torch.from_numpy(pixel.astype(np.int32)),
+        )
+        return flat, frame.mouth[keep]
+
+
+def draw_batch(rays: RayTable, count: int, mouth_share: float, generator: torch.Generator) -> RayBatch:
+    """Random rays of all frames: ``mouth_share`` of them on the mouth, the rest anywhere."""
+    device = rays.position.device
+    n_mouth = round(count * mouth_share) if len(rays.mouth) else 0
+    anywhere = torch.randint(len(rays), (count - n_mouth,), generator=generator, device=device)
+    if n_mouth:
+        picked = torch.randint(len(rays.mouth), (n_mouth,), generator=generator, device=device)
+        anywhere = torch.cat([rays.mouth[picked], anywhere])
+    return gather(rays, anywhere)
+
+
+def gather(rays: RayTable, index: Tensor) -> RayBatch:
+    """Rays by number, as floats."""
+    direction = rays.direction[index].float()
+    return RayBatch(
+        position=rays.position[index].float() / POSITION_STEPS,
+        direction=direction / direction.norm(dim=1, keepdim=True),
+        rgb=rays.rgb[index].float() / 255,
+        row=rays.row[index].long(),
+        frame=rays.frame[index].long(),
+    )
+
+
+def dilate(mask: NDArray[np.bool_], radius_px: int) -> NDArray[np.bool_]:
+    """Grow a mask ``[h, w]`` by a disc."""
+    if radius_px <= 0 or not mask.any():
+        return mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), disc)) > 0
+
+
+def window_of(image: NDArray, bounds: Bounds) -> NDArray:
+    """The window of an image ``[H, W, ...]``; ``bounds`` lies inside it."""
+    x0, y0, x1, y1 = bounds
+    return image[y0:y1, x0:x1]
+
+
+def _to_int16(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.round(np.clip(values, -1, 1) * POSITION_STEPS).astype(np.int16))

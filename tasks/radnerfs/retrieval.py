@@ -1,0 +1,84 @@
+"""What any renderer must beat: the training frame nearest in lip shape, warped onto the wanted landmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import Delaunay
+
+from modules.face_model.mesh_renderer import interpolate, rasterize
+from modules.structures.dataset import NeRFDataset
+from modules.structures.landmarks import MOUTH, N_MESH
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalBaseline:
+    """Answers a held-out frame with a warped training frame.
+
+    Attributes:
+        source: the prepared clip.
+        train: stored indices of its training frames ``[N]``.
+    """
+
+    source: NeRFDataset
+    train: NDArray[np.int64]
+
+    def nearest(self, index: int) -> int:
+        """Stored index of the training frame whose lips, moved and scaled onto each other, fit best."""
+        shapes = normalized_lips(self.source.landmarks_px[self.train])
+        wanted = normalized_lips(self.source.landmarks_px[index][None])[0]
+        return int(self.train[np.argmin(align_error(shapes, wanted))])
+
+    def render(self, index: int) -> NDArray[np.uint8]:
+        """The nearest frame warped onto the landmarks of stored frame ``index``: RGB crop."""
+        nearest = self.nearest(index)
+        landmarks = self.source.landmarks_px
+        return warp_by_landmarks(self.source.crop(nearest), landmarks[nearest], landmarks[index])
+
+    def render_mean(self, index: int, count: int = 24) -> NDArray[np.uint8]:
+        """The mean of ``count`` training frames, each warped onto the landmarks of ``index``: lips that never move."""
+        chosen = self.train[np.linspace(0, len(self.train) - 1, min(count, len(self.train))).round().astype(int)]
+        landmarks = self.source.landmarks_px
+        warped = [warp_by_landmarks(self.source.crop(int(i)), landmarks[i], landmarks[index]) for i in chosen]
+        return np.round(np.mean(np.stack(warped).astype(np.float32), axis=0)).astype(np.uint8)
+
+
+def normalized_lips(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mouth points of landmarks ``[N, 478, 2]`` centred and of unit size: complex ``[N, M]``."""
+    mouth = points[:, list(MOUTH)].astype(np.float64)
+    lips = mouth[..., 0] + 1j * mouth[..., 1]
+    lips = lips - lips.mean(axis=1, keepdims=True)
+    return lips / np.linalg.norm(lips, axis=1, keepdims=True)
+
+
+def align_error(shapes: NDArray, wanted: NDArray) -> NDArray[np.float64]:
+    """Squared distance of unit shapes ``[N, M]`` to one shape ``[M]`` after the best rotation and scale, ``[N]``."""
+    return 1.0 - np.abs(shapes @ wanted.conj()) ** 2
+
+
+def warp_by_landmarks(
+    rgb: NDArray[np.uint8], source: NDArray[np.floating], wanted: NDArray[np.floating]
+) -> NDArray[np.uint8]:
+    """Piecewise-affine warp of ``rgb [S, S, 3]`` that moves landmarks ``source [478, 2]`` to ``wanted``.
+
+    Outside the landmarks the picture stays as it is.
+    """
+    size = rgb.shape[0]
+    anchors = np.concatenate([wanted[:N_MESH], _frame_corners(size)]).astype(np.float64)
+    origins = np.concatenate([source[:N_MESH], _frame_corners(size)]).astype(np.float64)
+    triangles = Delaunay(anchors).simplices
+    fragments = rasterize(anchors, np.ones(len(anchors)), triangles, (0, 0, size, size))
+    lookup = interpolate(fragments, triangles, origins) - np.float32(0.5)
+    return np.asarray(
+        cv2.remap(rgb, lookup[..., 0], lookup[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8
+    )
+
+
+def _frame_corners(size: int) -> NDArray[np.float64]:
+    """Fixed points around the image, so that the warp fades out towards its edge."""
+    steps = np.linspace(-1.0, size + 1.0, 9)
+    edges = [(x, y) for x in steps for y in steps if min(x, y) < 0 or max(x, y) > size]
+    return np.array(edges)
