@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -40,6 +40,10 @@ class CropRegion:
         matrix[:2, :2] = rotate
         matrix[:2, 2] = offset
         return matrix
+
+    def shifted(self, x: float, y: float) -> CropRegion:
+        """The same square moved by (x, y) px, for instance into the pixels of a window."""
+        return replace(self, center_x=self.center_x + x, center_y=self.center_y + y)
 
     def bounding_box(self) -> BoundingBox:
         """Axis-aligned box in frame space that holds the (possibly rotated) square."""
@@ -108,7 +112,11 @@ class CropMetadata:
 
 
 def warp_affine(
-    image: NDArray, dst_from_src: NDArray[np.float64], size_wh: tuple[int, int], *, flags: int = cv2.INTER_LINEAR,
+    image: NDArray,
+    dst_from_src: NDArray[np.float64],
+    size_wh: tuple[int, int],
+    *,
+    flags: int = cv2.INTER_LINEAR,
     border_mode: int = cv2.BORDER_REPLICATE,
 ) -> NDArray:
     """Resample ``image`` by a ``[3, 3]`` affine map given in continuous pixels (centres at +0.5).

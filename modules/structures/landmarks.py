@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,64 @@ LIP_GAP_PAIRS = ((13, 14), (82, 87), (312, 317))
 """Upper and lower inner-lip points whose mean distance is the lip opening."""
 LIP_CORNERS = (61, 291)
 
+# fmt: off
+BLENDSHAPE_SUBSET = (
+    0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78, 80,
+    81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150, 152, 153,
+    154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178, 181, 185, 191, 195, 197, 234, 246, 249, 251,
+    263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293, 295, 296, 297, 300, 308, 310, 311, 312, 314, 317, 318,
+    321, 323, 324, 332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375, 377, 378, 379, 380, 381, 382, 384, 385, 386,
+    387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
+)
+"""The 146 points MediaPipe's blendshape network reads."""
+MEDIAPIPE_BLENDSHAPES = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
+    "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)
+"""Columns of ``Landmarks2D.blendshapes``: ARKit's names less ``tongueOut``, ``_neutral`` first."""
+
+# MediaPipe's 21 hand points: wrist 0, then four joints each of thumb, index, middle, ring and little finger.
+HAND_FINGERS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
+HAND_PALM = (0, 1, 5, 9, 13, 17)
+"""Closed outline of the palm, wrist first."""
+# fmt: on
+FOREHEAD_CHIN = (10, 152)
+"""Top of the forehead and chin: their distance is the face height."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LandmarkResult:
+    """What a landmarker found in one image.
+
+    Attributes:
+        points: ``[478, 2]`` float32 px of the image given.
+        depth: ``[478]`` float32, relative z in px (smaller = nearer).
+        score: face presence, 0..1.
+        blendshapes: ``[52]`` float32 scores 0..1 (``MEDIAPIPE_BLENDSHAPES``).
+    """
+
+    points: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    score: float
+    blendshapes: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.points.shape != (N_MEDIAPIPE, 2) or self.depth.shape != (N_MEDIAPIPE,):
+            raise ValueError(f"landmarks must be [478, 2] and [478], got {self.points.shape} and {self.depth.shape}")
+        if self.blendshapes.shape != (len(MEDIAPIPE_BLENDSHAPES),):
+            raise ValueError(f"blendshapes must be [52], got {self.blendshapes.shape}")
+
+    def shifted(self, x: float, y: float) -> LandmarkResult:
+        """The same result with points moved by (x, y) px: from a window's pixels to the frame's."""
+        return replace(self, points=self.points + np.array([x, y], dtype=np.float32))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landmarks2D:
@@ -90,7 +148,11 @@ class Landmarks2D:
         """Write ``.npz`` without pickle through a temporary name."""
         temporary = path.with_suffix(".tmp.npz")
         np.savez(
-            temporary, schema=np.array(LANDMARKS_SCHEMA), points=self.points, depth=self.depth, valid=self.valid,
+            temporary,
+            schema=np.array(LANDMARKS_SCHEMA),
+            points=self.points,
+            depth=self.depth,
+            valid=self.valid,
             blendshapes=self.blendshapes,
         )
         temporary.replace(path)
@@ -118,3 +180,9 @@ def lip_opening(points: NDArray) -> NDArray:
     """Mean inner-lip gap over the inter-ocular distance: points ``[..., 478, 2]`` to ``[...]``."""
     gaps = [np.linalg.norm(points[..., a, :] - points[..., b, :], axis=-1) for a, b in LIP_GAP_PAIRS]
     return np.mean(gaps, axis=0) / inter_ocular_px(points)
+
+
+def face_height_px(points: NDArray) -> NDArray:
+    """Distance from the top of the forehead to the chin, px: points ``[..., 478, 2]`` to ``[...]``."""
+    top, chin = FOREHEAD_CHIN
+    return np.linalg.norm(points[..., top, :] - points[..., chin, :], axis=-1)
