@@ -23,7 +23,7 @@ class _TqdmHandler(logging.Handler):
             self.handleError(record)
 
 
-def configure_logging(verbosity: int = 0) -> None:
+def setup_logging(verbosity: int = 0) -> None:
     """Send the project's log to stderr; call once, from a command's ``main``.
 
     Args:

@@ -1,0 +1,39 @@
+"""Every YAML in egs/ loads with its dataclass."""
+
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+
+from data_gen.runs.process_config import ProcessVideoConfig
+from modules.commons.config import dump_config, load_config, read_mapping
+from modules.commons.workspace import EGS, ROOT
+from tasks.configs import load_any
+
+CONFIGS = sorted(EGS.rglob("*.yaml"))
+
+
+def load(path: Path):
+    """Preparing a video is configured by data_gen, everything else by tasks."""
+    if read_mapping(path).get("task") == "process_video":
+        return load_config(path, ProcessVideoConfig, {})
+    return load_any(path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(EGS)))
+def test_every_config_loads_and_round_trips(path, tmp_path):
+    config = load(path)
+    assert is_dataclass(config)
+    resolved = tmp_path / "config.yaml"
+    resolved.write_text(dump_config(config), encoding="utf-8")
+    assert load(resolved) == config
+
+
+def test_the_presets_and_the_demo_are_there():
+    names = {str(path.relative_to(EGS)) for path in CONFIGS}
+    assert {"egs_bases/radnerf/cpu.yaml", "egs_bases/radnerf/gpu.yaml", "egs_bases/process_video/base.yaml"} <= names
+    assert {"datasets/demo/lm3d_radnerf.yaml"} <= names
+
+
+def test_no_stray_yaml():
+    assert not list(EGS.rglob("*.yml")), f"{ROOT}/egs: configuration files end in .yaml"

@@ -1,0 +1,177 @@
+"""The scripts: their form, what set-up does step by step (against a recording stand-in for Python), and real runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modules.commons.workspace import ROOT
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
+RUNNABLE = sorted(
+    path
+    for pattern in ("inference/*.py", "data_gen/runs/*.py", "tasks/*.py")
+    for path in ROOT.glob(pattern)
+    if "__main__" in path.read_text(encoding="utf-8")
+)
+
+
+def run(command: list, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
+def test_form(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#!/usr/bin/env bash\n") and "\nset -euo pipefail\n" in text
+    assert len(text.splitlines()) <= 30
+    assert run(["bash", "-n", path], ROOT, PATH=os.environ["PATH"]).returncode == 0
+    if path.suffix == ".sh":
+        header = text.split("set -euo", 1)[0]
+        assert f"Usage: bash scripts/{path.name}" in header
+
+
+def test_ci_runs_the_test_script_and_nothing_else():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines == ["#!/usr/bin/env bash", "set -euo pipefail", 'cd "$(dirname "$0")/.."', "bash scripts/test.sh"]
+
+
+@pytest.mark.parametrize("name", ["infer_arbitrary.sh", "train_identity.sh"])
+def test_missing_arguments_print_the_usage(name):
+    result = run(["bash", ROOT / "scripts" / name], ROOT, PATH=os.environ["PATH"])
+    assert result.returncode == 2 and result.stderr.startswith(f"Usage: bash scripts/{name}")
+
+
+@pytest.mark.parametrize("name", ["../up", "-x", "a b", ".hidden", "a/b"])
+def test_an_identity_name_cannot_leave_its_folder(name):
+    result = run(["bash", ROOT / "scripts" / "train_identity.sh", name], ROOT, PATH=os.environ["PATH"])
+    assert result.returncode == 2
+
+
+# ---- set-up against a stand-in for Python that writes down what it is asked to do ----
+
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+  *"import torch"*) exit "${HAS_TORCH:-1}" ;;
+  -c*) exit "${SUITABLE:-0}" ;;
+esac
+echo "$(basename "$0") $*" >>"$CALLS"
+if [ "$2" = venv ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; fi
+for word in $FAILING; do case "$*" in *"$word"*) exit 1 ;; esac; done
+exit 0
+"""
+
+
+class Setup:
+    """A checkout with only the set-up script, and a PATH with only what a bare machine has."""
+
+    def __init__(self, folder: Path):
+        self.root, self.bin, self.calls = folder / "checkout", folder / "bin", folder / "calls"
+        (self.root / "scripts").mkdir(parents=True)
+        self.bin.mkdir()
+        shutil.copy(ROOT / "scripts" / "setup.sh", self.root / "scripts")
+        for file in ROOT.glob("requirements*.txt"):
+            shutil.copy(file, self.root)
+        for tool in ("bash", "basename", "cat", "cksum", "cp", "dirname", "mkdir", "touch", "tr", "uname"):
+            found = shutil.which(tool)
+            assert found
+            (self.bin / tool).symlink_to(found)
+        self.add_tool("python3.12", STAND_IN)
+
+    def add_tool(self, name: str, text: str) -> None:
+        (self.bin / name).write_text(text)
+        (self.bin / name).chmod(0o755)
+
+    def __call__(self, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        self.calls.write_text("")
+        variables = {"PATH": str(self.bin), "CALLS": str(self.calls), "FAILING": "", **environment}
+        result = run([self.bin / "bash", "scripts/setup.sh", *arguments], self.root, **variables)
+        return result, self.calls.read_text().splitlines()
+
+
+PIP = "python -m pip install --disable-pip-version-check --quiet"
+MODELS = "python -m modules.commons.model_store"
+
+
+@pytest.fixture
+def setup(tmp_path) -> Setup:
+    return Setup(tmp_path)
+
+
+def test_setup_installs_once(setup):
+    result, calls = setup()
+    assert result.returncode == 0, result.stderr
+    cpu_torch = [f"{PIP} torch==2.13.0+cpu"] if os.uname().sysname == "Linux" else []
+    assert calls == ["python3.12 -m venv --clear .venv", *cpu_torch, f"{PIP} -r requirements.txt", MODELS]
+    assert setup()[1] == [MODELS]
+
+
+def test_setup_for_developers_adds_to_it(setup):
+    setup()
+    assert setup("--dev", HAS_TORCH="0")[1] == [f"{PIP} -r requirements-dev.txt", MODELS]
+    assert setup("--dev")[1] == [MODELS]
+
+
+def test_changed_requirements_are_installed_again(setup):
+    setup()
+    with (setup.root / "requirements.txt").open("a") as file:
+        file.write("another>=1\n")
+    assert setup(HAS_TORCH="0")[1] == [f"{PIP} -r requirements.txt", MODELS]
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="the CPU build is chosen on Linux only")
+def test_torch_falls_back_from_the_configured_index_to_pytorchs_to_pypis(setup):
+    _, calls = setup(FAILING="+cpu")
+    index = "--index-url https://download.pytorch.org/whl/cpu torch>=2.11,<2.14"
+    assert calls[1:4] == [f"{PIP} torch==2.13.0+cpu", f"{PIP} {index}", f"{PIP} -r requirements.txt"]
+    shutil.rmtree(setup.root / ".venv")
+    result, calls = setup(FAILING="+cpu --index-url")
+    assert result.returncode == 0 and calls[3] == f"{PIP} -r requirements.txt"
+
+
+def test_a_gpu_gets_the_ordinary_torch(setup):
+    setup.add_tool("nvidia-smi", "#!/usr/bin/env bash\nexit 0\n")
+    assert setup()[1] == ["python3.12 -m venv --clear .venv", f"{PIP} -r requirements.txt", MODELS]
+
+
+def test_a_failed_install_is_not_remembered(setup):
+    result, calls = setup(FAILING="requirements.txt")
+    assert result.returncode != 0 and MODELS not in calls
+    result, calls = setup(HAS_TORCH="0")
+    assert result.returncode == 0 and calls == [f"{PIP} -r requirements.txt", MODELS]
+
+
+def test_no_suitable_python_is_said_in_one_line(setup):
+    result, calls = setup(SUITABLE="1")
+    assert result.returncode == 1 and calls == []
+    assert result.stderr.startswith("setup: no Python 3.11, 3.12 or 3.13") and len(result.stderr.splitlines()) == 1
+
+
+# ---- real runs ----
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_runs_as_a_script_from_anywhere_without_pythonpath(path, tmp_path):
+    """``python inference/x.py`` starts with inference/ on the path: each such file must add the root itself."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    result = run([sys.executable, path, "--help"], tmp_path, **environment)
+    assert result.returncode == 0, result.stderr
+    assert "usage:" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_named_commands_are_runnable():
+    names = {str(path.relative_to(ROOT)) for path in RUNNABLE}
+    assert {"inference/genefacepp_infer_arbitrary.py", "data_gen/runs/process_video.py", "tasks/run.py"} <= names
+
+
+def test_an_unknown_flag_is_refused(tmp_path):
+    script = ROOT / "inference" / "genefacepp_infer_arbitrary.py"
+    result = run([sys.executable, script, "--no_such_flag"], tmp_path, **os.environ)
+    assert result.returncode == 2 and re.search(r"error: .*--no_such_flag|required", result.stderr)
