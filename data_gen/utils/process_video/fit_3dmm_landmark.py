@@ -1,0 +1,349 @@
+"""Fit the face model to tracked landmarks: pose, then identity over the clip, then expression per frame.
+
+Reads: ``landmarks.npz``, ``crop_metadata.json`` and, when present, the occlusion table of a workspace.
+Writes: ``coeff_fit_mp.npz``. Needs no frames, so memory grows only with the landmark table; frames are solved in
+windows.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_gen.utils.process_video.fit_residuals import (
+    POSE_SIZE,
+    LandmarkBasis,
+    Observations,
+    weak_perspective_pose,
+)
+from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit
+from modules.commons.errors import FitDivergedError, GeneFaceError
+from modules.commons.workspace import VideoWorkspace
+from modules.face_model.model import MOUTH_UNITS, FaceModel
+from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
+from modules.structures.crops import CropMetadata
+from modules.structures.face_coeffs import FaceModelCoeffs
+from modules.structures.landmarks import (
+    EYES,
+    FACE_OVAL,
+    INNER_LIP,
+    IRISES,
+    MEDIAPIPE_BLENDSHAPES,
+    MOUTH,
+    N_MEDIAPIPE,
+    OUTER_LIP,
+    UNMATCHED_BFM,
+    UPPER_EYELIDS,
+    WITHIN_LIPS,
+    Landmarks2D,
+    inter_ocular_px,
+)
+from modules.structures.masks import OcclusionTable
+
+logger = logging.getLogger(__name__)
+
+INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
+"""Upper and lower inner-lip points that face each other: their difference is the opening of the lips."""
+
+_WINDOW, _LOOK_AHEAD, _CONTEXT = 192, 12, 2
+_MIN_POINTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class FitConfig:
+    """How landmarks are weighed and what is assumed of a face.
+
+    Attributes:
+        lip_weight: weight of the lip contours; within_lip_weight: of the points between them.
+        eye_weight: weight of the eyelids. iris_weight: of the irises. contour_weight: of the face's outline, which
+            MediaPipe draws along the silhouette. Every other point weighs 1.
+        gap_weight: weight of each upper-minus-lower inner-lip vector, so that closed lips fit as closed.
+        noise_dm: standard deviation of a landmark of weight 1, dm; neighbours err together, so it is far above the
+            jitter of a point.
+        robust_dm: residual whose influence has dropped to a quarter, dm.
+        expression_std: spread of an expression unit around MediaPipe's own score for it.
+        lower_bound, upper_bound: range of the expression units.
+        pose_smoothness: standard deviation of the second difference per frame of angles (rad) and translation (dm).
+        mouth_smoothness, face_smoothness: the same of the units that speech drives, and of the others.
+        identity_frames: frames the identity is solved from, spread over poses and expressions.
+        identity_iterations, frame_iterations, pose_iterations: Gauss-Newton steps at most.
+        max_residual: mean error, fraction of the inter-ocular distance, above which a frame is no evidence.
+    """
+
+    lip_weight: float = 5.0
+    within_lip_weight: float = 1.0
+    eye_weight: float = 3.0
+    iris_weight: float = 0.5
+    contour_weight: float = 0.3
+    gap_weight: float = 4.0
+    noise_dm: float = 0.1
+    robust_dm: float = 0.15
+    expression_std: float = 0.3
+    lower_bound: float = 0.0
+    upper_bound: float = 1.0
+    pose_smoothness: float = 0.01
+    mouth_smoothness: float = 0.15
+    face_smoothness: float = 0.05
+    identity_frames: int = 100
+    identity_iterations: int = 15
+    frame_iterations: int = 8
+    pose_iterations: int = 5
+    max_residual: float = 0.2
+
+
+def landmark_loss_weights(
+    count: int, *, eyes: float = 3.0, upper_eyelids: float = 20.0, lips: float = 5.0, unmatched: float = 0.0
+) -> Tensor:
+    """GeneFace++'s weight of each of the first ``count`` MediaPipe landmarks, ``[count]``."""
+    weights = torch.ones(count)
+    weights[list(EYES)] = eyes
+    weights[list(UPPER_EYELIDS)] = upper_eyelids
+    weights[list(INNER_LIP + OUTER_LIP)] = lips
+    weights[list(UNMATCHED_BFM)] = unmatched
+    return weights
+
+
+def cal_lan_loss_mp_with_occlusion(proj_lan: Tensor, gt_lan: Tensor, occlusion_mask: Tensor | None = None) -> Tensor:
+    """GeneFace++'s landmark loss, blind to hidden points: mean of weight · (1 - occlusion) · squared difference.
+
+    Args:
+        proj_lan: ``[T, K, 2]`` projected landmarks, K ≥ 468, any unit.
+        gt_lan: ``[T, K, 2]`` tracked ones; values of wholly hidden points may be anything, NaN included.
+        occlusion_mask: ``[T, K]`` 0..1, 1 = hidden; None = all seen.
+
+    Returns:
+        Scalar, differentiable in ``proj_lan``.
+    """
+    weights = landmark_loss_weights(proj_lan.shape[-2]).to(proj_lan)
+    if occlusion_mask is None:
+        visible = weights.expand(proj_lan.shape[:-1])
+    else:
+        visible = weights * (1.0 - occlusion_mask.to(proj_lan))
+    squared = torch.where(visible[..., None] > 0, proj_lan - gt_lan, 0.0).square()
+    return (visible[..., None] * squared).mean()
+
+
+def fit_3dmm(
+    landmarks: Landmarks2D,
+    camera: CameraIntrinsics,
+    face_model: FaceModel,
+    config: FitConfig | None = None,
+    weights: NDArray[np.float32] | None = None,
+) -> FaceModelCoeffs:
+    """Fit one person's coefficients to a clip.
+
+    Args:
+        landmarks: T frames; frames without a face are marked invalid.
+        camera: intrinsics of the whole frame.
+        face_model: the model to fit.
+        config: see ``FitConfig``.
+        weights: ``[T, 478]`` 0..1, 0 = hidden and ignored; None = all seen.
+
+    Returns:
+        Coefficients of all T frames, free of NaN; frames without usable landmarks are interpolated and invalid.
+
+    Raises:
+        FitDivergedError: when no frame has usable landmarks or the result is not finite.
+    """
+    config = config or FitConfig()
+    seen, rows = _observations(landmarks, camera, face_model, config, weights)
+    basis = LandmarkBasis.of(face_model, INNER_LIP_GAPS, torch.float32)
+    fit = LandmarkFit(basis, camera, _terms(face_model, config))
+    identity = torch.zeros(face_model.n_identity)
+    params, usable = _initial_params(basis, seen, camera)
+    seen, params, rows = seen.rows(usable), params[usable], rows[usable.numpy()]
+    if len(rows) == 0:
+        raise FitDivergedError(f"none of {len(landmarks)} frames has landmarks that a face model can be fitted to")
+    seen = _scaled(basis, seen, params, camera)
+    params = fit.fit_pose(identity, params, seen, config.pose_iterations)
+    chosen = _spread_frames(params, config.identity_frames)
+    identity, solved = fit.fit_identity(identity, params[chosen], seen.rows(chosen), config.identity_iterations)
+    params[chosen] = solved
+    params = fit.fit_pose(identity, params, seen, 2)
+    params = _fit_windows(fit, identity, params, seen, config.frame_iterations)
+    if not bool(torch.isfinite(params).all() and torch.isfinite(identity).all()):
+        raise FitDivergedError(f"the face-model fit of {len(landmarks)} frames did not stay finite")
+    errors = fit.errors_px(identity, params, seen).numpy()
+    return _coefficients(landmarks, camera, face_model, config, rows, identity, params, errors)
+
+
+def fit_3dmm_for_a_video(
+    workspace: VideoWorkspace, face_model: FaceModel, config: FitConfig | None = None
+) -> FaceModelCoeffs:
+    """Fit a prepared video and write its coefficients.
+
+    Raises:
+        GeneFaceError: when the landmarks or the crop metadata are missing, foreign or disagree.
+        FitDivergedError: when nothing can be fitted.
+    """
+    landmarks = _read(workspace.landmarks, Landmarks2D.load)
+    metadata = _read(workspace.crop_metadata, lambda path: CropMetadata.from_json(path.read_text(), path))
+    weights = None
+    if workspace.hands.is_file():
+        hidden = _read(workspace.hands, OcclusionTable.load).hidden
+        if hidden.shape != (len(landmarks), N_MEDIAPIPE):
+            raise GeneFaceError(
+                f"{workspace.hands} covers {len(hidden)} frames, {workspace.landmarks} {len(landmarks)}"
+            )
+        weights = (~hidden).astype(np.float32)
+    height, width = metadata.frame_size_hw
+    coeffs = fit_3dmm(landmarks, CameraIntrinsics.for_frame(width, height), face_model, config, weights)
+    workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
+    coeffs.save(workspace.coeffs)
+    logger.info(
+        "fitted %d of %d frames, mean landmark error %.1f %% of the inter-ocular distance",
+        coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),
+    )  # fmt: skip
+    return coeffs
+
+
+def _read(path: Path, load):  # noqa: ANN001, ANN202 - generic reader
+    try:
+        return load(path)
+    except FileNotFoundError as error:
+        raise GeneFaceError(f"{path} is missing; run the detect and crop stages of this video first") from error
+    except (ValueError, OSError) as error:
+        raise GeneFaceError(f"{path} cannot be used ({error}); delete it and prepare the video again") from error
+
+
+def _point_weights(config: FitConfig) -> Tensor:
+    """Weight of each of the 478 landmarks in the fit."""
+    weights = torch.ones(N_MEDIAPIPE)
+    for points, value in (
+        (FACE_OVAL, config.contour_weight),
+        (WITHIN_LIPS, config.within_lip_weight),
+        (INNER_LIP + OUTER_LIP, config.lip_weight),
+        (EYES, config.eye_weight),
+        (IRISES, config.iris_weight),
+    ):
+        weights[list(points)] = value
+    return weights
+
+
+def _terms(face_model: FaceModel, config: FitConfig) -> FitTerms:
+    units = face_model.n_expression
+    spread = torch.full((POSE_SIZE + units,), config.face_smoothness)
+    spread[:POSE_SIZE] = config.pose_smoothness
+    for name in MOUTH_UNITS:
+        spread[POSE_SIZE + face_model.unit(name)] = config.mouth_smoothness
+    return FitTerms(
+        noise_dm=config.noise_dm,
+        robust_dm=config.robust_dm,
+        gap_weight=config.gap_weight,
+        expression_precision=torch.full((units,), config.expression_std**-2),
+        smoothness=spread**-2,
+        lower=torch.full((units,), config.lower_bound),
+        upper=torch.full((units,), config.upper_bound),
+    )
+
+
+def _observations(
+    landmarks: Landmarks2D, camera: CameraIntrinsics, face_model: FaceModel, config: FitConfig, weights: NDArray | None
+) -> tuple[Observations, NDArray[np.int64]]:
+    """Frames with enough seen, finite points, and their numbers."""
+    if weights is not None and weights.shape != landmarks.depth.shape:
+        raise ValueError(f"weights must be {landmarks.depth.shape}, got {weights.shape}")
+    finite = np.isfinite(landmarks.points).all(axis=2)
+    visible = finite if weights is None else finite * weights
+    rows = np.flatnonzero(landmarks.valid & ((visible > 0).sum(axis=1) >= _MIN_POINTS))
+    scores = np.nan_to_num(landmarks.blendshapes[rows])
+    expected = np.zeros((len(rows), face_model.n_expression), np.float32)
+    for column, name in enumerate(MEDIAPIPE_BLENDSHAPES[1:], start=1):
+        expected[:, face_model.unit(name)] = scores[:, column]
+    return Observations(
+        points=torch.from_numpy(np.nan_to_num(landmarks.points[rows]).astype(np.float32)),
+        weights=torch.from_numpy(visible[rows].astype(np.float32)) * _point_weights(config),
+        px_per_dm=torch.ones(len(rows)),
+        expected=torch.from_numpy(expected).clamp(config.lower_bound, config.upper_bound),
+        index=torch.from_numpy(rows),
+    ), rows
+
+
+def _initial_params(basis: LandmarkBasis, seen: Observations, camera: CameraIntrinsics) -> tuple[Tensor, Tensor]:
+    """Closed-form pose from the points off mouth and outline, expected expression; and which frames have one."""
+    steady = torch.ones(N_MEDIAPIPE)
+    steady[list(MOUTH + FACE_OVAL + IRISES)] = 0.0
+    shape = basis.deformed(basis.mean, seen.expected)
+    weights = (seen.weights > 0) * steady
+    weights = torch.where((weights.sum(dim=1) >= 6)[:, None], weights, (seen.weights > 0).float())
+    pose = weak_perspective_pose(shape, seen.points, weights, camera)
+    usable = torch.isfinite(pose).all(dim=1) & (pose[:, 5] < CAMERA_DISTANCE)
+    euler = torch.from_numpy(np.unwrap(pose[:, :3].nan_to_num().numpy(), axis=0))
+    return torch.cat([euler, pose[:, 3:], seen.expected], dim=1), usable
+
+
+def _scaled(basis: LandmarkBasis, seen: Observations, params: Tensor, camera: CameraIntrinsics) -> Observations:
+    """The observations with their scale at the head's distance filled in."""
+    depth = CAMERA_DISTANCE - basis.posed(basis.mean, params)[..., 2].mean(dim=1)
+    return Observations(seen.points, seen.weights, camera.fx / depth, seen.expected, seen.index)
+
+
+def _spread_frames(params: Tensor, count: int) -> Tensor:
+    """Rows that cover the clip's poses and expressions: half evenly in time, half farthest from those chosen."""
+    total = len(params)
+    if total <= count:
+        return torch.arange(total)
+    even = torch.linspace(0, total - 1, max(count // 2, 1)).round().long().unique()
+    features = torch.cat([params[:, :3] / 0.2, params[:, POSE_SIZE:]], dim=1)
+    nearest = torch.cdist(features, features[even]).amin(dim=1)
+    chosen = even.tolist()
+    while len(chosen) < count:
+        farthest = int(nearest.argmax())
+        chosen.append(farthest)
+        nearest = torch.minimum(nearest, (features - features[farthest]).norm(dim=1))
+    return torch.tensor(chosen).unique()
+
+
+def _fit_windows(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations, iterations: int) -> Tensor:
+    """Frames solved window after window; each starts from the two frames before it and looks a little ahead."""
+    params = params.clone()
+    for start in range(0, len(seen), _WINDOW):
+        first = max(0, start - _CONTEXT)
+        rows = slice(first, min(len(seen), start + _WINDOW + _LOOK_AHEAD))
+        solved = fit.fit_frames(identity, params[rows], seen.rows(rows), iterations, context=start - first)
+        params[rows] = solved
+    return params
+
+
+def _coefficients(
+    landmarks: Landmarks2D,
+    camera: CameraIntrinsics,
+    face_model: FaceModel,
+    config: FitConfig,
+    rows: NDArray[np.int64],
+    identity: Tensor,
+    params: Tensor,
+    errors_px: NDArray[np.float32],
+) -> FaceModelCoeffs:
+    """Spread the solved frames over the clip; the rest is interpolated."""
+    count = len(landmarks)
+    relative = errors_px.mean(axis=1) / np.maximum(inter_ocular_px(landmarks.points[rows]), 1e-6)
+    good = np.asarray(relative <= config.max_residual)
+    if not good.any():
+        raise FitDivergedError(
+            f"the face model fits none of {count} frames: the best error is {100 * relative.min():.0f} % of the "
+            "inter-ocular distance; are these landmarks of a face?"
+        )
+    valid = np.zeros(count, bool)
+    valid[rows[good]] = True
+    residual = np.full(count, np.nan, np.float32)
+    residual[rows[good]] = relative[good]
+    solved = params.numpy()[good]
+    filled = np.stack([np.interp(np.arange(count), rows[good], column) for column in solved.T], axis=1)
+    filled = filled.astype(np.float32)
+    return FaceModelCoeffs(
+        identity=identity.numpy(),
+        expression=filled[:, POSE_SIZE:],
+        euler=filled[:, :3],
+        translation=filled[:, 3:POSE_SIZE],
+        valid=valid,
+        residual=residual,
+        camera=camera,
+        face_model_version=face_model.version,
+    )
