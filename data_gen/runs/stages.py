@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -44,13 +45,15 @@ class StageInput:
 
 
 def track(stage: StageInput) -> None:
-    """Follow the largest face and find its landmarks in one pass over the video."""
+    """Follow the largest face, find its landmarks and note the frame times, in one pass over the video."""
     settings = stage.config.detect
+    times: list[Fraction] = []
     with VideoReader(stage.video) as reader:
-        frames = _counted(reader.frames(), "track", _expected_frames(reader), stage.progress)
+        frames = _timed(_counted(reader.frames(), "track", _expected_frames(reader), stage.progress), times)
         face, landmarks = track_and_landmark(
             frames, FaceLandmarker(), FaceDetector(settings.backend), min_face_px=settings.min_face_px
         )
+    save_frame_times(stage.workspace.times, np.array([float(time - times[0]) for time in times]))
     face.save(stage.workspace.track)
     landmarks.save(stage.workspace.landmarks)
 
@@ -136,6 +139,26 @@ def _counted(frames: Iterable[Frame], what: str, expected: int, progress: Progre
         progress(what, done, max(expected, done + 1) if expected else 0)
     if done:
         progress(what, done, done)
+
+
+def _timed(frames: Iterable[Frame], times: list[Fraction]) -> Iterator[Frame]:
+    """Pass frames on, noting their presentation times."""
+    for frame in frames:
+        times.append(frame.time_s)
+        yield frame
+
+
+def save_frame_times(path: Path, times_s: NDArray[np.float64]) -> None:
+    """Write ``[T]`` frame times in seconds after the first frame, through a temporary name."""
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, times_s=times_s)
+    temporary.replace(path)
+
+
+def load_frame_times(path: Path) -> NDArray[np.float64]:
+    """Read what ``save_frame_times`` wrote: ``[T]`` seconds after the first frame."""
+    with np.load(path, allow_pickle=False) as data:
+        return data["times_s"]
 
 
 def _expected_frames(reader: VideoReader) -> int:

@@ -44,6 +44,10 @@ class VideoWorkspace:
         return self.processed / "manifest.json"
 
     @property
+    def times(self) -> Path:
+        return self.processed / "frame_times.npz"
+
+    @property
     def track(self) -> Path:
         return self.processed / "track.npz"
 
