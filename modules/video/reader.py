@@ -6,7 +6,8 @@ Reads: any container and codec PyAV decodes. Edit lists are honoured by the demu
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,7 +49,7 @@ class VideoReader:
 
     def __init__(self, path: Path) -> None:
         self._path = Path(path)
-        self._open_iterators: list[Iterator[Frame]] = []
+        self._iterators: weakref.WeakSet[Generator[Frame, None, None]] = weakref.WeakSet()
         with _opened(self._path) as (container, stream):
             first = next(_decoded(container, stream, self._path), None)
             if first is None:
@@ -68,20 +69,20 @@ class VideoReader:
 
     def close(self) -> None:
         """Close every file this reader still holds open; its iterators end."""
-        while self._open_iterators:
-            self._open_iterators.pop().close()  # type: ignore[attr-defined]
+        for iterator in list(self._iterators):
+            iterator.close()
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """Upright frames in presentation order, from the start; ``pts`` rises strictly.
 
         Raises:
             VideoReadError: while iterating, where the stream turns out damaged; what came before was sound.
         """
         iterator = self._frames()
-        self._open_iterators.append(iterator)
+        self._iterators.add(iterator)
         return iterator
 
-    def _frames(self) -> Iterator[Frame]:
+    def _frames(self) -> Generator[Frame, None, None]:
         clock = _Clock(self.info)
         with _opened(self._path) as (container, stream):
             for index, decoded in enumerate(_decoded(container, stream, self._path)):
