@@ -19,6 +19,7 @@ from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.condition import ConditionStatistics, conditions_of_clip
 from modules.radnerfs.surface import FacePose, SurfaceHits, project_mesh, region_bounds, surface_hits
+from modules.structures.cameras import CAMERA_DISTANCE
 from modules.structures.dataset import NeRFDataset
 
 POSITION_STEPS = 32767
@@ -168,6 +169,13 @@ class RADNeRFDataset:
     def unit_positions(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
         """Head-space points ``[..., 3]`` in the field's cube."""
         return (canonical - self.box.center) * np.float32(self.box.scale)
+
+    def frame_px_per_dm(self) -> float:
+        """How finely the crops show the face: frame pixels per dm, less where crops are smaller than the frame."""
+        coeffs, rows = self.source.coeffs, self.source.rows[self.train_indices]
+        in_frame = coeffs.camera.fx / (CAMERA_DISTANCE - coeffs.translation[rows, 2])
+        sides = np.array([self.source.crop_metadata.region(int(row)).side for row in rows])
+        return float(np.median(in_frame * np.minimum(1.0, self.source.crop_size / sides)))
 
     def _canonical_box(self) -> CanonicalBox:
         """Cube around the part of the canonical head that any stored frame could ask for."""

@@ -1,0 +1,133 @@
+"""Held-out frames, rendered: the numbers and pictures that say how good a trained person is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modules.radnerfs.person import PersonField, render_hits
+from modules.structures.landmarks import MOUTH
+from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
+
+Box = tuple[int, int, int, int]
+PICTURE_SCALE = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutFrame:
+    """A stored frame beside its rendering, over the window of the region.
+
+    Attributes:
+        index: stored index. frame: what the crop shows.
+        edited: bool ``[h, w]`` pixels that count: region weight above 0, on the head, nothing in front.
+        rendered: uint8 ``[h, w, 3]``, the source outside ``edited``.
+        mouth_box: x0, y0, x1, y1 in the window.
+    """
+
+    index: int
+    frame: FrameRays
+    edited: NDArray[np.bool_]
+    rendered: NDArray[np.uint8]
+    mouth_box: Box
+
+
+def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int) -> HeldOutFrame | None:
+    """Render a stored frame from its own fitted motion; None when the region is not to be seen in it."""
+    frame = dataset.frame_rays(index)
+    if frame is None:
+        return None
+    edited = frame.learn & (frame.hits.weight > 0)
+    box = mouth_box(dataset, index, frame)
+    if box is None or not edited.any():
+        return None
+    row = int(dataset.source.rows[index])
+    with torch.inference_mode():
+        condition = person.encode(dataset.conditions[row][None].to(person.device))[0]
+    image = render_hits(person, frame.hits, edited, condition)
+    rendered = np.where(edited[..., None], np.round(image * 255).astype(np.uint8), frame.rgb)
+    return HeldOutFrame(index, frame, edited, rendered, box)
+
+
+def mouth_box(dataset: RADNeRFDataset, index: int, frame: FrameRays, grow: float = 1.3) -> Box | None:
+    """Box around the detected mouth, grown, in the window's pixels; None when it lies outside."""
+    x0, y0, x1, y1 = frame.hits.bounds
+    points = dataset.source.landmarks_px[index][list(MOUTH)]
+    center = (points.min(axis=0) + points.max(axis=0)) / 2 - np.array([x0, y0])
+    half = (points.max(axis=0) - points.min(axis=0)) / 2 * grow
+    low = np.maximum(np.floor(center - half), 0).astype(int)
+    high = np.minimum(np.ceil(center + half), [x1 - x0, y1 - y0]).astype(int)
+    return (int(low[0]), int(low[1]), int(high[0]), int(high[1])) if (high - low >= 8).all() else None
+
+
+def psnr_over(image: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """PSNR in dB over the masked pixels of two uint8 images ``[h, w, 3]``; NaN without any."""
+    if not mask.any():
+        return float("nan")
+    error = (image[mask].astype(np.float64) - target[mask]) ** 2
+    return float(-10 * np.log10(max(error.mean() / 255**2, 1e-10)))
+
+
+def sharpness(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Variance of the Laplacian of the grey image over the masked pixels."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return float(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)[mask].var()) if mask.any() else float("nan")
+
+
+def box_mask(box: Box, edited: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The edited pixels inside a box."""
+    inside = np.zeros_like(edited)
+    inside[window_slice(box)] = True
+    return inside & edited
+
+
+def window_slice(box: Box) -> tuple[slice, slice]:
+    """Index of a box in an image."""
+    x0, y0, x1, y1 = box
+    return slice(y0, y1), slice(x0, x1)
+
+
+def strip(panels: list[NDArray[np.uint8]], box: Box, scale: int = PICTURE_SCALE) -> NDArray[np.uint8]:
+    """The box of every panel side by side, enlarged without smoothing."""
+    gap = 4
+    x0, y0, x1, y1 = box
+    size = ((x1 - x0) * scale, (y1 - y0) * scale)
+    row: list[NDArray] = []
+    for panel in panels:
+        big = cv2.resize(np.ascontiguousarray(window_of(panel, box)), size, interpolation=cv2.INTER_NEAREST)
+        row += [big, np.full((size[1], gap, 3), 255, np.uint8)]
+    return np.concatenate(row[:-1], axis=1).astype(np.uint8)
+
+
+def difference(image: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey where equal; four times the difference around it."""
+    return np.clip(128 + 4 * (image.astype(np.int16) - target), 0, 255).astype(np.uint8)
+
+
+def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Write an RGB picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+
+def write_validation_images(dataset: RADNeRFDataset, person: PersonField, folder: Path, count: int) -> None:
+    """Strips source | rendered | difference around the mouth for ``count`` held-out frames (else training frames)."""
+    candidates = dataset.val_indices if len(dataset.val_indices) else dataset.train_indices
+    for index in candidates[np.linspace(0, len(candidates) - 1, min(count, len(candidates))).round().astype(int)]:
+        shown = render_stored_frame(dataset, person, int(index))
+        if shown is None:
+            continue
+        panels = [shown.frame.rgb, shown.rendered, difference(shown.rendered, shown.frame.rgb)]
+        write_png(folder / f"{int(dataset.source.rows[index]):06d}.png", strip(panels, wide_box(shown)))
+
+
+def wide_box(shown: HeldOutFrame, grow: float = 1.6) -> Box:
+    """The mouth's box with its surroundings, inside the window."""
+    x0, y0, x1, y1 = shown.mouth_box
+    height, width = shown.edited.shape
+    dx, dy = (x1 - x0) * (grow - 1) / 2, (y1 - y0) * (grow - 1) / 2
+    return max(0, int(x0 - dx)), max(0, int(y0 - dy)), min(width, int(x1 + dx)), min(height, int(y1 + dy))

@@ -1,0 +1,87 @@
+"""Train, validate or look at what a configuration describes.
+
+    python tasks/run.py --config egs/datasets/demo/lm3d_radnerf.yaml --exp_name demo
+    python tasks/run.py --exp_name demo --validate        # numbers and pictures of held-out frames
+    python tasks/run.py --exp_name demo --infer           # pictures of held-out frames only
+
+Reads: the configuration, data/. Writes: checkpoints/identities/<exp_name> (checkpoints/audio2motion for that task),
+data/training/<exp_name>.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # `python tasks/run.py` puts this file's folder first, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from modules.commons.errors import ConfigError, GeneFaceError
+from modules.commons.log import configure_logging
+from modules.commons.progress import ConsoleProgress
+from modules.commons.workspace import CHECKPOINTS, IDENTITIES
+from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
+
+log = logging.getLogger(__name__)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, in GeneFace++'s spelling."""
+    parser = argparse.ArgumentParser(description="Train or validate a task.", allow_abbrev=False)
+    parser.add_argument("--config", type=Path, help="task YAML (default: the one saved with the checkpoint)")
+    parser.add_argument("--exp_name", required=True, help="name of the run; the checkpoint gets it")
+    parser.add_argument("--hparams", default="", help="configuration overrides: a.b=1,c=2")
+    parser.add_argument("--reset", action="store_true", help="start anew, whatever an earlier run left")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--validate", action="store_true", help="evaluate the checkpoint on held-out frames")
+    action.add_argument("--infer", action="store_true", help="write pictures of held-out frames")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit status."""
+    arguments = parse_arguments(argv)
+    configure_logging()
+    try:
+        run(arguments)
+    except GeneFaceError as error:
+        log.error("error: %s", error)
+        return 1
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks.
+
+    Raises:
+        GeneFaceError: a configuration, dataset or checkpoint is missing or wrong.
+    """
+    config_file = arguments.config or IDENTITIES / arguments.exp_name / "config.yaml"
+    config = load_any(config_file, parse_hparams(arguments.hparams))
+    if isinstance(config, RADNeRFTaskConfig):
+        _run_radnerf(config, arguments)
+    elif arguments.validate or arguments.infer:
+        raise ConfigError("--validate and --infer are for radnerf; tasks/audio2motion evaluates while it trains")
+    else:
+        from tasks.audio2motion.train import train as train_audio2motion
+
+        train_audio2motion(config, CHECKPOINTS / arguments.exp_name, ConsoleProgress())
+
+
+def _run_radnerf(config: RADNeRFTaskConfig, arguments: argparse.Namespace) -> None:
+    from tasks.radnerfs import evaluate, radnerf
+
+    out_dir = IDENTITIES / arguments.exp_name
+    if arguments.validate:
+        evaluate.evaluate_checkpoint(out_dir, config, ConsoleProgress())
+    elif arguments.infer:
+        evaluate.write_pictures(out_dir, config, ConsoleProgress())
+    else:
+        radnerf.train(config, out_dir, ConsoleProgress(), reset=arguments.reset)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,116 @@
+"""NeRFDataset: round trip, images, checks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from modules.structures.cameras import CameraIntrinsics
+from modules.structures.crops import CropMetadata, CropRegion
+from modules.structures.dataset import NeRFDataset, split_is_train, write_crop
+from modules.structures.face_coeffs import FaceModelCoeffs
+
+SIZE = 256
+
+
+def make_dataset(folder, n_frames=22, rows=(1, 3, 21)) -> NeRFDataset:
+    rng = np.random.default_rng(0)
+    coeffs = FaceModelCoeffs(
+        identity=rng.normal(size=80).astype(np.float32),
+        expression=rng.random((n_frames, 52)).astype(np.float32),
+        euler=rng.normal(size=(n_frames, 3)).astype(np.float32),
+        translation=rng.normal(size=(n_frames, 3)).astype(np.float32),
+        valid=np.ones(n_frames, bool),
+        residual=np.full(n_frames, 0.03, np.float32),
+        camera=CameraIntrinsics.for_frame(640, 360),
+        face_model_version="test/1",
+    )
+    stored = np.array(rows, dtype=np.int64)
+    return NeRFDataset(
+        video_id="clip",
+        source_sha256="0" * 64,
+        coeffs=coeffs,
+        crop_metadata=CropMetadata((CropRegion(100.0, 80.0, 200.0, 0.1),), (360, 640), SIZE),
+        condition_mean=np.zeros(204, np.float32),
+        condition_std=np.ones(204, np.float32),
+        rows=stored,
+        is_train=split_is_train(100)[np.clip(stored * 5, 0, 99)],
+        landmarks_px=rng.random((len(rows), 478, 2)).astype(np.float32),
+        occlusion=np.zeros(len(rows), np.float32),
+        crops_dir=folder / "crops",
+    )
+
+
+def test_round_trip_keeps_every_number(tmp_path):
+    dataset = make_dataset(tmp_path)
+    dataset.save(tmp_path / "trainval_dataset.npz")
+    back = NeRFDataset.load(tmp_path / "trainval_dataset.npz")
+    for name in ("condition_mean", "condition_std", "rows", "is_train", "landmarks_px", "occlusion"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(dataset, name))
+    for name in ("identity", "expression", "euler", "translation", "valid", "residual"):
+        np.testing.assert_array_equal(getattr(back.coeffs, name), getattr(dataset.coeffs, name))
+    assert back.crop_metadata.to_json() == dataset.crop_metadata.to_json() and back.coeffs.camera == dataset.coeffs.camera
+    assert (back.video_id, back.source_sha256, back.crops_dir) == ("clip", "0" * 64, tmp_path / "crops")
+
+
+def test_split_is_genefaces():
+    assert split_is_train(25).tolist() == [True] * 20 + [False] * 5
+    assert split_is_train(22).sum() == 20
+
+
+def test_crops_and_masks_survive(tmp_path):
+    dataset = make_dataset(tmp_path)
+    dataset.crops_dir.mkdir()
+    y, x = np.mgrid[:SIZE, :SIZE]
+    image = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
+    occluder = x > 128
+    write_crop(dataset.crops_dir, 3, image, occluder)
+    write_crop(dataset.crops_dir, 1, image, np.zeros_like(occluder))
+    assert np.abs(dataset.crop(1).astype(int) - image).mean() < 1.0  # red stays red: no channel swap
+    np.testing.assert_array_equal(dataset.occluder(1), occluder)
+    assert dataset.occluder(0) is None
+    assert not list(dataset.crops_dir.glob("*.tmp*"))
+
+
+def test_missing_crop_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="prepare the video again"):
+        make_dataset(tmp_path).crop(0)
+
+
+def test_foreign_file_is_refused(tmp_path):
+    path = tmp_path / "trainval_dataset.npz"
+    np.savez(path, schema=np.array("something/9"))
+    with pytest.raises(ValueError, match=r"holds schema something/9, expected radnerf-dataset"):
+        NeRFDataset.load(path)
+
+
+@pytest.mark.parametrize("rows", [(), (3, 1), (1, 1), (1, 22)])
+def test_rows_must_ascend_within_the_clip(tmp_path, rows):
+    with pytest.raises(ValueError, match="ascend within"):
+        make_dataset(tmp_path, rows=rows)
+
+
+def test_arrays_must_agree(tmp_path):
+    with pytest.raises(ValueError, match="disagree"):
+        replace(make_dataset(tmp_path), occlusion=np.zeros(2, np.float32))
+
+
+def test_inside_frame_matches_a_loop(tmp_path):
+    dataset = make_dataset(tmp_path)
+    inside = dataset.inside_frame(0)
+    frame_from_crop = dataset.crop_metadata.frame_from_crop(1)
+    for row, column in [(0, 0), (0, 255), (255, 0), (255, 255), (128, 128), (40, 200), (10, 120)]:
+        x, y, _ = frame_from_crop @ np.array([column + 0.5, row + 0.5, 1.0])
+        assert inside[row, column] == (0 < x < 640 and 0 < y < 360)
+    assert 0 < inside.mean() < 1
+
+
+def test_crop_camera_sees_the_same_pixels(tmp_path):
+    dataset = make_dataset(tmp_path)
+    point = np.array([0.3, -0.2, 9.0])
+    on_frame = dataset.coeffs.camera.matrix() @ point
+    on_crop = dataset.camera_matrix(1) @ point
+    moved = dataset.crop_metadata.crop_from_frame(3) @ (on_frame / on_frame[2])
+    np.testing.assert_allclose(on_crop[:2] / on_crop[2], moved[:2], atol=1e-9)
