@@ -169,8 +169,8 @@ def fit_3dmm(
     params = _fit_windows(fit, identity, params, seen, config.frame_iterations)
     if not bool(torch.isfinite(params).all() and torch.isfinite(identity).all()):
         raise FitDivergedError(f"the face-model fit of {len(landmarks)} frames did not stay finite")
-    errors = fit.errors_px(identity, params, seen).numpy()
-    return _coefficients(landmarks, camera, face_model, config, rows, identity, params, errors)
+    residual = _relative_errors(fit, identity, params, seen)
+    return _coefficients(len(landmarks), camera, face_model, config, rows, identity, params, residual)
 
 
 def fit_3dmm_for_a_video(
@@ -311,20 +311,26 @@ def _fit_windows(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Obser
     return params
 
 
+def _relative_errors(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations) -> NDArray[np.float32]:
+    """Mean error of each frame's visible landmarks over the fitted inter-ocular distance, ``[T]``."""
+    fitted = fit.points_px(identity, params)
+    visible = seen.weights > 0
+    errors = torch.where(visible, (fitted - seen.points).norm(dim=-1), 0.0).sum(dim=1) / visible.sum(dim=1)
+    return errors.numpy() / np.maximum(inter_ocular_px(fitted.numpy()), 1e-6)
+
+
 def _coefficients(
-    landmarks: Landmarks2D,
+    count: int,
     camera: CameraIntrinsics,
     face_model: FaceModel,
     config: FitConfig,
     rows: NDArray[np.int64],
     identity: Tensor,
     params: Tensor,
-    errors_px: NDArray[np.float32],
+    relative: NDArray[np.float32],
 ) -> FaceModelCoeffs:
     """Spread the solved frames over the clip; the rest is interpolated."""
-    count = len(landmarks)
-    relative = errors_px.mean(axis=1) / np.maximum(inter_ocular_px(landmarks.points[rows]), 1e-6)
-    good = np.asarray(relative <= config.max_residual)
+    good = relative <= config.max_residual
     if not good.any():
         raise FitDivergedError(
             f"the face model fits none of {count} frames: the best error is {100 * relative.min():.0f} % of the "

@@ -22,6 +22,7 @@ from data_gen.utils.process_video.fit_residuals import (
     Linearized,
     Observations,
     linearize,
+    pixels,
     residual_weights,
     residuals,
 )
@@ -142,7 +143,7 @@ class LandmarkFit:
         for _ in range(iterations):
             normal = self._normal(neutral, params, seen, with_identity=False)
             curvature = self._curvature(params, seen.index)
-            descent = normal.descent - _second_difference_adjoint(curvature)
+            descent = normal.descent - _second_difference_adjoint(curvature, len(seen))
             frozen = self._leaning(params, descent)
             frozen[:context] = True
             step = _solve_banded(normal.blocks, descent, self.terms.smoothness, _joined(seen.index), frozen)
@@ -159,12 +160,9 @@ class LandmarkFit:
                 break
         return params
 
-    def errors_px(self, identity: Tensor, params: Tensor, seen: Observations) -> Tensor:
-        """Distance of each landmark from its track: ``[T, K]`` px, whatever its weight."""
-        error = residuals(self.basis, self.basis.neutral(identity), params, seen, self.camera)[
-            :, : self.basis.n_landmarks
-        ]
-        return error.norm(dim=-1) * seen.px_per_dm[:, None]
+    def points_px(self, identity: Tensor, params: Tensor) -> Tensor:
+        """Projected landmarks of the fitted face: ``[T, K, 2]`` px."""
+        return pixels(self.basis.posed(self.basis.neutral(identity), params), self.camera)
 
     def _weights(self, seen: Observations) -> Tensor:
         return residual_weights(self.basis, seen, self.terms.gap_weight) / self.terms.noise_dm**2
@@ -282,10 +280,14 @@ def _second_difference(params: Tensor, joined: Tensor) -> Tensor:
     return (params[:-2] - 2 * params[1:-1] + params[2:]) * joined[:, None]
 
 
-def _second_difference_adjoint(bent: Tensor) -> Tensor:
-    """Transpose of ``_second_difference``: ``[T - 2, P]`` to ``[T, P]``."""
-    spread = torch.nn.functional.pad(bent, (0, 0, 2, 2))
-    return spread[:-2] - 2 * spread[1:-1] + spread[2:]
+def _second_difference_adjoint(bent: Tensor, frames: int) -> Tensor:
+    """Transpose of ``_second_difference``: ``[T - 2, P]`` (empty below three frames) to ``[T, P]``."""
+    spread = bent.new_zeros(frames, bent.shape[1])
+    if len(bent):
+        spread[:-2] += bent
+        spread[1:-1] -= 2 * bent
+        spread[2:] += bent
+    return spread
 
 
 def _solve_arrow(normal: _Normal, identity: Tensor, frozen: Tensor) -> tuple[Tensor, Tensor]:
