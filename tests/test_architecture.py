@@ -30,6 +30,13 @@ MAY_IMPORT = {
     "inference": {"structures", "commons", "modules", "data_gen", "tasks"},
 }
 
+# glibc's own, the compilers' run-time libraries, zlib, NVIDIA's driver, and what Python itself is built on.
+SYSTEM_LIBRARIES = (
+    "ld-", "libc.", "libc-", "libm.", "libm-", "libmvec", "libdl", "libpthread", "librt", "libutil", "libresolv", "libnss", "libgcc_s",
+    "libstdc++", "libz.", "libcuda", "libnvidia", "libpython", "libffi", "libssl", "libcrypto", "libbz2", "liblzma", "libuuid",
+    "libexpat", "libsqlite3", "libreadline", "libtinfo", "libncurses", "libcrypt", "libzstd",
+)  # fmt: skip
+
 SOURCES = sorted(path for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in SOURCES}
 
@@ -146,6 +153,11 @@ for name in {names!r}:
 import torch
 if torch.cuda.is_initialized():
     failed.append("CUDA was initialised at import time")
+if sys.platform == "linux":
+    with open("/proc/self/maps") as maps:
+        files = {{line.split()[-1] for line in maps if ".so" in line}}
+    outside = {{os.path.basename(f) for f in files if "site-packages" not in f and "lib-dynload" not in f}}
+    failed += [f"system library {{name}} was loaded" for name in outside if not name.startswith({SYSTEM_LIBRARIES!r})]
 sys.exit("\\n".join(failed) or 0)
 """
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
