@@ -1,0 +1,185 @@
+"""Multi-resolution grid features in plain torch, shaped for the CPU's caches.
+
+All levels and corners go through one ``embedding_bag`` (gather and weighting in one pass); its own backward sorts the
+row numbers and is 20 times slower than what is done here, one flat ``scatter_add_`` per feature. Measured with 16384
+points, 12 3-D levels of 2^17 rows, 2 threads: forward and backward 12 ms against 170 ms.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from modules.radnerfs.backends.base import GridLevels
+
+HASH_PRIMES = (1, 2654435761, 805459861)
+CHUNK_POINTS = 1 << 15
+"""Points handled at once: 2^15 × 16 levels × 8 corners take 32 MB of row numbers and weights."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LevelTables:
+    """Per-level constants: scale ``[L, 1]``, axis multipliers int32 ``[D, L, 1]``, wrap mask and offset ``[L, 1, 1]``.
+
+    ``n_flat`` levels combine axes by addition, the rest by XOR.
+    """
+
+    scale: Tensor
+    multiplier: Tensor
+    mask: Tensor
+    offset: Tensor
+    n_flat: int
+
+
+def grid_encode(positions: Tensor, table: Tensor, levels: GridLevels) -> Tensor:
+    """Interpolated features ``[M, L * F]`` of positions ``[M, D]`` in 0..1; see ``RenderBackend.grid_encode``."""
+    inside = ((positions >= 0) & (positions <= 1)).all(dim=1, keepdim=True)
+    if bool(inside.all()):
+        return _GridEncode.apply(positions, table, levels)
+    features = _GridEncode.apply(torch.where(inside, positions, 0.0), table, levels)
+    gate = inside.to(features.dtype) + 0.0 * positions.detach().sum(dim=1, keepdim=True)  # NaN where not finite
+    return features * gate
+
+
+class _GridEncode(torch.autograd.Function):
+    """Interpolation of positions already known to lie in 0..1."""
+
+    @staticmethod
+    def forward(ctx: Any, positions: Tensor, table: Tensor, levels: GridLevels) -> Tensor:
+        ctx.save_for_backward(positions, table)
+        ctx.levels = levels
+        parts = [_encode(chunk, table, levels) for chunk in positions.split(CHUNK_POINTS)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_features: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        positions, table = ctx.saved_tensors
+        want_positions, want_table = ctx.needs_input_grad[:2]
+        grad_positions = torch.empty_like(positions) if want_positions else None
+        grad_table = torch.zeros_like(table, memory_format=torch.contiguous_format) if want_table else None
+        for start in range(0, len(positions), CHUNK_POINTS):
+            part = slice(start, start + CHUNK_POINTS)
+            cells = _locate(positions[part], ctx.levels)
+            grad = grad_features[part].reshape(-1, len(ctx.levels.scales), table.shape[1]).permute(1, 2, 0).contiguous()
+            rows = cells.rows(ctx.levels)
+            if grad_table is not None:
+                _scatter(grad_table, rows, cells.corner_weights(), grad)
+            if grad_positions is not None:
+                grad_positions[part] = _position_gradient(cells, rows, table, grad, ctx.levels)
+        return grad_positions, grad_table, None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """Where points lie in every level: low corner int32 and fraction, both ``[D, L, N]``; the blend of each axis."""
+
+    corner: Tensor
+    fraction: Tensor
+    blend: Tensor
+
+    def corner_weights(self) -> Tensor:
+        """Weights of the 2^D corners, ``[L, 2^D, N]``, the first axis fastest."""
+        pairs = torch.stack([1 - self.blend, self.blend], dim=2)  # [D, L, 2, N]
+        weights = pairs[0]
+        for pair in pairs[1:]:
+            weights = (pair[:, :, None] * weights[:, None]).flatten(1, 2)
+        return weights
+
+    def rows(self, levels: GridLevels) -> Tensor:
+        """Table rows of the 2^D corners, int32 ``[L, 2^D, N]`` in the order of ``corner_weights``."""
+        tables = _level_tables(levels, self.corner.device, self.blend.dtype)
+        low = self.corner * tables.multiplier
+        pairs = torch.stack([low, low + tables.multiplier], dim=2)  # [D, L, 2, N]
+        flat, hashed = pairs[0, : tables.n_flat], pairs[0, tables.n_flat :]
+        for pair in pairs[1:]:
+            flat = (pair[: tables.n_flat, :, None] + flat[:, None]).flatten(1, 2)
+            hashed = (pair[tables.n_flat :, :, None] ^ hashed[:, None]).flatten(1, 2)
+        rows = flat if not len(hashed) else torch.cat([flat, hashed])
+        return rows.bitwise_and_(tables.mask).add_(tables.offset)
+
+
+def _locate(positions: Tensor, levels: GridLevels) -> _Cells:
+    scale = _level_tables(levels, positions.device, positions.dtype).scale
+    scaled = positions.t().contiguous()[:, None] * scale + 0.5  # [D, L, N], never negative: truncation is floor
+    corner = scaled.int()
+    fraction = scaled.sub_(corner)
+    blend = fraction * fraction * (3 - 2 * fraction) if levels.smooth else fraction
+    return _Cells(corner, fraction, blend)
+
+
+def _encode(positions: Tensor, table: Tensor, levels: GridLevels) -> Tensor:
+    """``[N, D] -> [N, L * F]``."""
+    n_points, n_levels, n_corners = len(positions), len(levels.scales), 2**levels.n_dims
+    cells = _locate(positions, levels)
+    rows = cells.rows(levels).transpose(1, 2).reshape(-1, n_corners)  # [L * N, 2^D]: level after level stays in cache
+    weights = cells.corner_weights().transpose(1, 2).reshape(-1, n_corners)
+    features = F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+    return features.view(n_levels, n_points, -1).transpose(0, 1).reshape(n_points, -1)
+
+
+def _scatter(grad_table: Tensor, rows: Tensor, weights: Tensor, grad: Tensor) -> None:
+    """Add ``weight · gradient`` of every corner to its table row; ``grad`` is ``[L, F, N]``."""
+    n_features = grad_table.shape[1]
+    flat = grad_table.view(-1)
+    places = (rows.reshape(-1) * n_features).long()
+    for feature in range(n_features):
+        flat[feature:].scatter_add_(0, places, (weights * grad[:, feature : feature + 1]).view(-1))
+
+
+def _position_gradient(cells: _Cells, rows: Tensor, table: Tensor, grad: Tensor, levels: GridLevels) -> Tensor:
+    """Gradient ``[N, D]`` through the corner weights; the cells themselves are constant."""
+    n_levels, n_corners, n_points = rows.shape
+    values = table.index_select(0, rows.view(-1)).view(n_levels, n_corners, n_points, -1)
+    corners = values[..., 0] * grad[:, :1]
+    for feature in range(1, table.shape[1]):
+        corners.addcmul_(values[..., feature], grad[:, feature : feature + 1])
+    slope = 6 * cells.fraction * (1 - cells.fraction) if levels.smooth else torch.ones_like(cells.fraction)
+    scale = _level_tables(levels, rows.device, grad.dtype).scale
+    axes = []
+    for axis in range(levels.n_dims):
+        along = corners
+        for other in reversed(range(levels.n_dims)):  # the last axis is the slowest corner bit: fold it away first
+            low, high = along.unflatten(1, (2, -1)).unbind(1)
+            along = high - low if other == axis else torch.lerp(low, high, cells.blend[other][:, None])
+        axes.append((along[:, 0] * slope[axis] * scale).sum(dim=0))
+    return torch.stack(axes, dim=1)
+
+
+@functools.lru_cache(maxsize=64)
+def _level_tables(levels: GridLevels, device: torch.device, dtype: torch.dtype) -> _LevelTables:
+    multipliers, masks, hashed = [], [], []
+    for level, resolution in enumerate(levels.resolutions):
+        size = levels.offsets[level + 1] - levels.offsets[level]
+        axes, wraps = _axis_strides(resolution, size, levels.n_dims)
+        hashed.append(levels.hashed and wraps)
+        if hashed[-1]:  # only the low bits survive the mask, so reduced primes give the same rows within int32
+            axes = [prime % size for prime in HASH_PRIMES[: levels.n_dims]]
+        multipliers.append(axes)
+        masks.append(size - 1 if wraps else 2**31 - 1)
+    ints = functools.partial(torch.tensor, dtype=torch.int32, device=device)
+    return _LevelTables(
+        scale=torch.tensor(levels.scales, dtype=dtype, device=device)[:, None],
+        multiplier=ints(multipliers).t()[:, :, None].contiguous(),
+        mask=ints(masks)[:, None, None],
+        offset=ints(levels.offsets[:-1])[:, None, None],
+        n_flat=hashed.index(True) if True in hashed else len(hashed),
+    )
+
+
+def _axis_strides(resolution: int, size: int, n_dims: int) -> tuple[list[int], bool]:
+    """Stride of each axis in the flat index, 0 for axes the tiled rule leaves out, and whether the index must wrap.
+
+    An axis counts only while the stride so far is at most the level's size, so fine 3-D levels ignore their last axis.
+    """
+    strides, stride = [], 1
+    for _ in range(n_dims):
+        strides.append(stride if stride <= size else 0)
+        stride = stride * (resolution + 1) if stride <= size else stride
+    return strides, stride > size
