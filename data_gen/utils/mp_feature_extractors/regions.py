@@ -26,6 +26,8 @@ def region_of_points(points: NDArray, angle_rad: float, scale: float, shift_y: f
     """Square around points ``[N, 2]`` measured in axes turned by ``angle_rad``.
 
     Args:
+        points: what the square is to hold.
+        angle_rad: its turn, clockwise on screen.
         scale: side over the longer extent of the points.
         shift_y: move along the turned y axis, in extents along it before scaling (negative = up).
     """
