@@ -257,7 +257,7 @@ def _video_info(path: Path, container: InputContainer, stream: VideoStream, conv
         color_tags=conversion.tags,
         has_audio=bool(container.streams.audio),
         duration_s=duration_s,
-        sample_aspect_ratio=stream.codec_context.sample_aspect_ratio or None,
+        sample_aspect_ratio=stream.sample_aspect_ratio or None,
     )
 
 

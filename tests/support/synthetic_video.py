@@ -60,12 +60,13 @@ def make_clip(path: Path, spec: ClipSpec | None = None) -> Clip:
     options = {"movflags": "+faststart"}
     if path.suffix in {".mp4", ".mov"}:
         options["video_track_timescale"] = str(spec.time_base.denominator)
+        options["movie_timescale"] = str(spec.time_base.denominator * 1000)
     if spec.hidden:
         options["avoid_negative_ts"] = "disabled"
     with av.open(str(path), "w", options=options) as container:
         stream = _video_stream(container, spec)
         sound = _sound_stream(container) if spec.tone_hz else None
-        origin = pts[spec.hidden]
+        origin = pts[spec.hidden] if spec.hidden else 0
         for time, image in zip(pts, planes, strict=True):
             container.mux(stream.encode(video_frame(image, spec.pixel_format, time - origin, spec.time_base)))
         container.mux(stream.encode(None))
