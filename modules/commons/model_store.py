@@ -26,7 +26,7 @@ from pathlib import Path
 
 from modules.commons.config import load_config
 from modules.commons.errors import GeneFaceError, ModelFileError
-from modules.commons.log import setup_logging
+from modules.commons.log import configure_logging
 from modules.commons.workspace import CHECKPOINTS, MANIFEST_FILE, ROOT
 
 logger = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="report missing or altered files, fetch nothing")
     arguments = parser.parse_args(argv)
-    setup_logging()
+    configure_logging()
     try:
         manifest = load_manifest()
         if arguments.check:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from modules.commons.log import StageTimer, setup_logging
+from modules.commons.log import StageTimer, configure_logging
 
 
 @pytest.fixture
@@ -18,15 +18,15 @@ def root_logger():
 
 def test_levels_and_no_doubling(root_logger, capsys):
     for _ in range(2):
-        setup_logging(0)
+        configure_logging(0)
     logging.getLogger("x").info("shown")
     logging.getLogger("x").debug("hidden")
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("shown") == 1 and "hidden" not in captured.err
-    setup_logging(-1)
+    configure_logging(-1)
     logging.getLogger("x").info("quiet")
     assert capsys.readouterr().err == ""
-    setup_logging(1)
+    configure_logging(1)
     logging.getLogger("x").debug("debug")
     assert "D debug" in capsys.readouterr().err
 
