@@ -31,11 +31,12 @@ MAY_IMPORT = {
 }
 
 # glibc's own, the compilers' run-time libraries, zlib, NVIDIA's driver, and what Python itself is built on.
-SYSTEM_LIBRARIES = tuple(
-    "ld- libc. libc- libm. libm- libmvec libdl libpthread librt libutil libresolv libnss libgcc_s libstdc++ libz. libcuda "
-    "libnvidia libpython libffi libssl libcrypto libbz2 liblzma libuuid libexpat libsqlite3 libreadline libtinfo libncurses "
-    "libcrypt libzstd".split()
-)
+SYSTEM_LIBRARIES = (
+    "ld-", "libc.", "libc-", "libm.", "libm-", "libmvec", "libdl", "libpthread", "librt", "libutil", "libresolv",
+    "libnss", "libgcc_s", "libstdc++", "libz.", "libcuda", "libnvidia", "libpython", "libffi", "libssl",
+    "libcrypto", "libbz2", "liblzma", "libuuid", "libexpat", "libsqlite3", "libreadline", "libtinfo", "libncurses",
+    "libcrypt", "libzstd",
+)  # fmt: skip
 
 SOURCES = sorted(path for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in SOURCES}
