@@ -1,8 +1,8 @@
 """Bounded decode → process → encode: two worker threads, two short queues, errors re-raised in the caller's thread.
 
-    with decoding(reader.frames()) as frames, encoding(writer.write) as sink:
-        for frame in frames:           # ends with the stream, or raises the decoder's error
-            sink.put(process(frame))   # raises at once when the encoder has died
+    with decoding(reader) as decoded, encoding(writer) as encoded:
+        for frame in decoded:              # ends with the stream, or raises the decoder's error
+            encoded.put(process(frame))    # raises at once when the encoder has died
 
 Memory is the two queues plus one item in each worker, whatever the length of the video.
 """
@@ -11,15 +11,33 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 QUEUE_DEPTH = 4
 """Enough to hide the jitter of single frames; more only costs memory."""
 
 T = TypeVar("T")
 U = TypeVar("U")
+Produced = TypeVar("Produced", covariant=True)
+Consumed = TypeVar("Consumed", contravariant=True)
+
+
+class Source(Protocol[Produced]):
+    """What is decoded: a ``VideoReader``, or anything with its ``frames``."""
+
+    def frames(self) -> Iterator[Produced]:
+        """The items, in order."""
+        ...
+
+
+class Target(Protocol[Consumed]):
+    """What is encoded into: a ``VideoWriter``, or anything with its ``write``."""
+
+    def write(self, frame: Consumed, /) -> object:
+        """Take one item."""
+        ...
 
 
 class Channel(Generic[T]):
@@ -92,16 +110,17 @@ class Sink(Generic[T]):
 
 
 @contextmanager
-def decoding(items: Iterable[T], depth: int = QUEUE_DEPTH) -> Generator[Iterator[T], None, None]:
-    """Iterate ``items`` in a worker thread, at most ``depth`` ahead.
+def decoding(source: Source[T], depth: int = QUEUE_DEPTH) -> Generator[Iterator[T], None, None]:
+    """Iterate ``source.frames()`` in a worker thread, at most ``depth`` ahead.
 
-    The iterable is closed in the worker, however the block ends. Its error is raised by the iterator handed out.
+    The frames' iterator is closed in the worker, however the block ends. Its error is raised by the iterator handed
+    out.
     """
     channel: Channel[T] = Channel(depth)
 
     def work() -> None:
         try:
-            with _closed_after(iter(items)) as iterator:
+            with _closed_after(source.frames()) as iterator:
                 for item in iterator:
                     if not channel.put(item):
                         break
@@ -130,8 +149,8 @@ def _closed_after(iterator: Iterator[T]) -> Generator[Iterator[T], None, None]:
 
 
 @contextmanager
-def encoding(write: Callable[[T], object], depth: int = QUEUE_DEPTH) -> Generator[Sink[T], None, None]:
-    """Call ``write`` in a worker thread for each item put.
+def encoding(target: Target[T], depth: int = QUEUE_DEPTH) -> Generator[Sink[T], None, None]:
+    """Call ``target.write`` in a worker thread for each item put.
 
     Leaving the block waits until everything put is written, then raises the worker's error, if any. When the block
     itself fails, what is queued is dropped and its own error goes on.
@@ -142,7 +161,7 @@ def encoding(write: Callable[[T], object], depth: int = QUEUE_DEPTH) -> Generato
     def work() -> None:
         try:
             for item in channel:
-                write(item)
+                target.write(item)
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             sink.error = error
             channel.cancel()
@@ -161,16 +180,14 @@ def encoding(write: Callable[[T], object], depth: int = QUEUE_DEPTH) -> Generato
         raise sink.error
 
 
-def run_pipeline(
-    items: Iterable[T], process: Callable[[T], U], write: Callable[[U], object], depth: int = QUEUE_DEPTH
-) -> int:
+def run_pipeline(source: Source[T], process: Callable[[T], U], target: Target[U], depth: int = QUEUE_DEPTH) -> int:
     """Decode, process in the caller's thread, encode; returns the number of items written.
 
     Raises:
         BaseException: the first error of any of the three, in the caller's thread, after both workers have ended.
     """
     count = 0
-    with decoding(items, depth) as decoded, encoding(write, depth) as encoded:
+    with decoding(source, depth) as decoded, encoding(target, depth) as encoded:
         for item in decoded:
             encoded.put(process(item))
             count += 1

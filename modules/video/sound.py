@@ -34,7 +34,8 @@ class AudioTrack:
 
     Attributes:
         path: any file with sound; its first audio stream is used.
-        start_s: output time (the scale of ``Frame.time_s``) at which the first sample is heard.
+        start_s: output time (the scale of ``Frame.time_s``) at which the first sample is heard; None is the time of
+            the first frame written.
         duration_s: the sound is cut or padded with silence to this; None keeps its own length. Either way it ends
             with the picture.
         keep_source: carry the sound of a source video over at its own times: packets are copied bit-exact where the
@@ -42,14 +43,14 @@ class AudioTrack:
     """
 
     path: Path
-    start_s: Fraction = Fraction(0)
+    start_s: Fraction | None = None
     duration_s: Fraction | None = None
     keep_source: bool = False
 
     def __post_init__(self) -> None:
-        if self.start_s < 0 or (self.duration_s is not None and self.duration_s < 0):
+        if any(time is not None and time < 0 for time in (self.start_s, self.duration_s)):
             raise ValueError(f"sound cannot start or last less than 0 s: {self}")
-        if self.keep_source and (self.start_s != 0 or self.duration_s is not None):
+        if self.keep_source and (self.start_s is not None or self.duration_s is not None):
             raise ValueError(f"a kept source sound has its own times: {self}")
 
 
@@ -57,7 +58,7 @@ class SoundFeed(Protocol):
     """Fills an output's sound stream; the writer calls it between frames."""
 
     def advance(self, until_s: Fraction) -> None:
-        """Write the sound up to an output time."""
+        """Write the sound up to an output time; the first call gives the time of the first frame."""
 
     def finish(self, until_s: Fraction) -> None:
         """Write what is left up to the picture's end, and flush."""
@@ -124,7 +125,7 @@ class _EncodedSound:
         stream: AudioStream,
         output: OutputContainer,
         bit_rate: int,
-        start_s: Fraction,
+        start_s: Fraction | None,
     ) -> None:
         self._source, self._output, self._start_s = source, output, start_s
         self._rate_hz = stream.sample_rate if stream.sample_rate in _AAC_RATES_HZ else _DEFAULT_RATE_HZ
@@ -137,6 +138,8 @@ class _EncodedSound:
         self._written = 0
 
     def advance(self, until_s: Fraction) -> None:
+        if self._start_s is None:
+            self._start_s = max(until_s, Fraction(0))
         target = int((until_s - self._start_s) * self._rate_hz)
         if self._total is not None:
             target = min(target, self._total)
@@ -144,7 +147,7 @@ class _EncodedSound:
             samples = self._take(target - self._written)
             if samples.shape[1] == 0:
                 return
-            self._encode(samples)
+            self._encode(samples, self._start_s)
 
     def finish(self, until_s: Fraction) -> None:
         self.advance(until_s)
@@ -165,12 +168,12 @@ class _EncodedSound:
         taken, self._pending = self._pending[:, :most], self._pending[:, most:]
         return taken
 
-    def _encode(self, samples: NDArray[np.float32]) -> None:
+    def _encode(self, samples: NDArray[np.float32], start_s: Fraction) -> None:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
         frame.sample_rate = self._rate_hz
         frame.time_base = Fraction(1, self._rate_hz)
         # The encoder's own delay comes before the first sample; the muxer hides it (edit list or codec delay).
-        frame.pts = round(self._start_s * self._rate_hz) + self._written
+        frame.pts = round(start_s * self._rate_hz) + self._written
         self._written += samples.shape[1]
         self._output.mux(self._stream.encode(frame))
 

@@ -54,9 +54,28 @@ class CountingReader:
         finally:
             self.closed = True
 
-    def release(self, _item):
+    def write(self, _item):
+        """Counts an item as written: this fake is its own writer."""
         with self.lock:
             self.alive -= 1
+
+
+class Writer:
+    """Calls a function for each item."""
+
+    def __init__(self, write=lambda item: None):
+        self.write = write
+
+
+class Listed:
+    """A source of given items."""
+
+    def __init__(self, items):
+        self.frames = lambda: iter(items)
+
+
+def same(item):
+    return item
 
 
 @pytest.mark.parametrize("slow", ["decode", "process", "encode"])
@@ -67,10 +86,12 @@ def test_order_is_kept_and_memory_is_bounded(slow):
         if stage == slow:
             time.sleep(0.001)
 
-    def source():
-        for item in reader.frames():
+    def slowly():
+        for item in CountingReader.frames(reader):
             wait("decode")
             yield item
+
+    reader.frames = slowly
 
     def process(item):
         wait("process")
@@ -79,9 +100,9 @@ def test_order_is_kept_and_memory_is_bounded(slow):
     def write(item):
         wait("encode")
         written.append(item)
-        reader.release(item)
+        reader.write(item)
 
-    assert run_pipeline(source(), process, write) == 60
+    assert run_pipeline(reader, process, Writer(write)) == 60
     assert written == list(range(60))
     # two queues, one item in the decoder's hand, one being processed, one being written
     assert reader.most <= 2 * QUEUE_DEPTH + 3
@@ -91,7 +112,7 @@ def test_a_long_stream_needs_no_more_than_a_short_one():
     peaks = []
     for length in (20, 2000):
         reader = CountingReader(length)
-        run_pipeline(reader.frames(), lambda item: item, reader.release)
+        run_pipeline(reader, same, reader)
         peaks.append(reader.most)
     assert peaks[1] <= 2 * QUEUE_DEPTH + 3
 
@@ -100,7 +121,7 @@ def test_a_long_stream_needs_no_more_than_a_short_one():
 def test_a_failing_decoder_raises_after_what_it_gave_was_handed_on(fail_at):
     reader, written = CountingReader(50, fail_at), []
     with pytest.raises(Broken, match=f"decoder at {fail_at}"):
-        run_pipeline(reader.frames(), lambda item: item, written.append)
+        run_pipeline(reader, same, Writer(written.append))
     assert reader.closed
     assert written == list(range(len(written))) and len(written) <= fail_at
 
@@ -115,7 +136,7 @@ def test_a_failing_processor_stops_both_workers(fail_at):
         return item
 
     with pytest.raises(Broken, match="processor"):
-        run_pipeline(reader.frames(), process, lambda item: None)
+        run_pipeline(reader, process, Writer())
     assert reader.closed and reader.produced <= fail_at + QUEUE_DEPTH + 2
 
 
@@ -130,7 +151,7 @@ def test_a_failing_encoder_raises_in_the_caller_and_stops_the_decoder(fail_at):
             raise Broken("encoder")
 
     with pytest.raises(Broken, match="encoder"):
-        run_pipeline(reader.frames(), lambda item: item, write)
+        run_pipeline(reader, same, Writer(write))
     assert caller not in threads
     assert reader.closed and reader.produced <= fail_at + 2 * QUEUE_DEPTH + 4
 
@@ -141,14 +162,14 @@ def test_an_encoder_that_fails_on_the_last_item_is_not_missed():
         if item == 4:
             raise Broken("last")
 
-    with pytest.raises(Broken, match="last"), encoding(write) as sink:
+    with pytest.raises(Broken, match="last"), encoding(Writer(write)) as sink:
         for item in range(5):
             sink.put(item)
 
 
 def test_leaving_early_closes_the_source():
     reader = CountingReader(10_000)
-    with decoding(reader.frames(), depth=2) as items:
+    with decoding(reader, depth=2) as items:
         assert next(items) == 0
     assert reader.closed and reader.produced <= 4
 
@@ -162,16 +183,20 @@ def test_an_interrupt_in_the_caller_ends_both_workers():
         return item
 
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(reader.frames(), process, lambda item: None)
+        run_pipeline(reader, process, Writer())
     assert reader.closed
 
 
-def test_something_that_cannot_be_iterated_raises_instead_of_hanging():
-    with pytest.raises(TypeError, match="not iterable"), decoding(5) as items:
+def test_a_source_that_fails_before_its_first_item_raises_instead_of_hanging():
+    reader = CountingReader(3)
+    reader.frames = lambda: (_ for _ in ()).throw(Broken("open"))
+    with pytest.raises(Broken, match="open"), decoding(reader) as items:
+        next(items)
+    with pytest.raises(AttributeError, match="frames"), decoding(5) as items:
         next(items)
 
 
 def test_an_empty_stream_writes_nothing_and_a_depth_of_zero_is_refused():
-    assert run_pipeline(iter(()), lambda item: item, lambda item: None) == 0
-    with pytest.raises(ValueError, match="depth 0"), decoding([1], depth=0):
+    assert run_pipeline(Listed([]), same, Writer()) == 0
+    with pytest.raises(ValueError, match="depth 0"), decoding(Listed([1]), depth=0):
         pass

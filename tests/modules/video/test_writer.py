@@ -170,6 +170,15 @@ def test_sound_can_start_late_and_be_padded_with_silence(tmp_path):
     assert start + len(samples) / rate == pytest.approx(2.5, abs=0.07)
 
 
+def test_new_sound_starts_with_the_first_frame_even_where_that_is_not_at_zero(tmp_path):
+    pts = tuple(10_675 + 512 * i for i in range(60))  # 0.834 s, as in a real clip
+    clip = make_clip(tmp_path / "in.mp4", ClipSpec(pts=pts))
+    tone = write_tone(tmp_path / "tone.wav", 1.0, onset_s=0.25)
+    out = rewrite(clip.path, tmp_path / "out.mp4", quality=FAST, audio=tone)
+    assert onset_s(out)[0] == pytest.approx(10_675 / 12_800 + 0.25, abs=0.004)
+    assert read_video(out)[0][0] == Fraction(10_675, 12_800)
+
+
 def test_sound_shorter_than_the_picture_is_not_stretched(tmp_path):
     clip = make_clip(tmp_path / "in.mp4", ClipSpec(n_frames=50))
     tone = write_tone(tmp_path / "tone.wav", 0.4)
