@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 
-from modules.commons.workspace import ROOT
+from modules.commons.workspace import CHECKPOINTS, IDENTITIES, ROOT
+from tasks.configs import load_any
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 RUNNABLE = sorted(
@@ -154,6 +156,42 @@ def test_no_suitable_python_is_said_in_one_line(setup):
 
 
 # ---- real runs ----
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, demo_dir) -> Path:
+    """A copy of the code beside the real models, so that a run leaves nothing in this one."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("modules", "data_gen", "tasks", "inference", "egs", "scripts"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "checkpoints").mkdir()
+    for path in CHECKPOINTS.iterdir():
+        if path != IDENTITIES:
+            (root / "checkpoints" / path.name).symlink_to(path)
+    clip = root / "data" / "raw" / "videos" / "short.mp4"
+    clip.parent.mkdir(parents=True)
+    cut = ["-i", demo_dir / "carphone_pristine.mp4", "-frames:v", "24", "-c", "copy", clip]
+    assert run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *cut], root, **os.environ).returncode == 0
+    return root
+
+
+def test_a_person_is_trained_and_used_by_the_scripts(checkout, demo_dir):
+    """Three steps teach nothing: this holds that the scripts, the commands and the file formats fit together."""
+    environment = {**os.environ, "PYTHON": sys.executable, "PRESET": "cpu", "OMP_NUM_THREADS": "1"}
+    hparams = "max_updates=3,rays_per_step=64,val_images=1"
+    train = ["bash", checkout / "scripts" / "train_identity.sh", "short", "--hparams", hparams]
+    result = run(train, checkout.parent, **environment)
+    assert result.returncode == 0, result.stderr
+    identity = checkout / "checkpoints" / "identities" / "short"
+    assert (identity / "model.safetensors").is_file() and (identity / "checkpoint.json").is_file()
+    assert load_any(checkout / "egs" / "datasets" / "short" / "lm3d_radnerf.yaml").video_id == "short"
+
+    out = checkout / "out" / "short.mp4"
+    inputs = [checkout / "data" / "raw" / "videos" / "short.mp4", demo_dir / "obama_speech.wav", out]
+    flags = ["--head_ckpt", identity, "--preview", "2"]
+    result = run(["bash", checkout / "scripts" / "infer_arbitrary.sh", *inputs, *flags], checkout.parent, **environment)
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in out.parent.iterdir()] == ["short.png"]
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: str(path.relative_to(ROOT)))
