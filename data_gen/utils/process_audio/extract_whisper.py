@@ -140,6 +140,11 @@ def window_plan(n_rows: int) -> Iterator[_Window]:
         first += STRIDE_ROWS
 
 
+def row_count(clip: AudioClip) -> int:
+    """Feature rows of a clip: the last one may cover less than 20 ms."""
+    return -(-len(clip.samples) // SAMPLES_PER_ROW)
+
+
 class WhisperEncoder:
     """Turns sound into encoder rows; holds 8 M weights (33 MB in float32).
 
@@ -158,16 +163,18 @@ class WhisperEncoder:
 
     def extract(self, clip: AudioClip) -> AudioFeatures:
         """Features ``[T, 1152]`` at 50 Hz of a 16 kHz clip, T = ceil(samples / 320)."""
+        values = np.empty((row_count(clip), WIDTH * len(KEPT_BLOCKS)), np.float32)
+        for first, rows in self.extract_windows(clip):
+            values[first : first + len(rows)] = rows
+        return AudioFeatures(values, float(RATE_HZ), EXTRACTOR)
+
+    def extract_windows(self, clip: AudioClip) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The same in pieces of at most 30 s, in order: (first row, rows ``[t, 1152]``)."""
         if clip.sample_rate_hz != SAMPLE_RATE_HZ:
             raise ValueError(f"Whisper hears 16 kHz, got {clip.sample_rate_hz} Hz")
-        n_rows = -(-len(clip.samples) // SAMPLES_PER_ROW)
-        values = np.empty((n_rows, WIDTH * len(KEPT_BLOCKS)), np.float32)
-        for window in window_plan(n_rows):
+        for window in window_plan(row_count(clip)):
             rows = self._encode(_window_samples(clip.samples, window.first))
-            values[window.keep_from : window.keep_to] = rows[
-                window.keep_from - window.first : window.keep_to - window.first
-            ]
-        return AudioFeatures(values, float(RATE_HZ), EXTRACTOR)
+            yield window.keep_from, rows[window.keep_from - window.first : window.keep_to - window.first]
 
     @torch.inference_mode()
     def _encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import imageio_ffmpeg
 import numpy as np
+from av.container import InputContainer
 from numpy.typing import NDArray
 
 from modules.commons.errors import AudioReadError
@@ -62,6 +63,15 @@ def load_audio_16k(path: Path) -> AudioClip:
     return clip
 
 
+def file_start_s(path: Path) -> float:
+    """Time stamp, in seconds, that sample 0 of ``load_audio_16k`` stands at; subtract it from a frame's time."""
+    try:
+        with av.open(str(path.resolve()), "r") as container:
+            return (container.start_time or 0) / av.time_base
+    except (av.FFmpegError, OSError) as error:
+        raise AudioReadError(f"{path}: cannot be opened ({error})") from error
+
+
 def is_silent(clip: AudioClip) -> bool:
     """True when even the loudest 20 ms stay below -60 dBFS (a constant offset does not count as sound)."""
     if len(clip.samples) == 0:
@@ -95,7 +105,7 @@ def _transcode_to_wav(path: Path) -> bytes:
 
 
 def _decode(source: str | io.BytesIO) -> NDArray[np.float32]:
-    with av.open(source) as container:
+    with av.open(source, "r") as container:
         if not container.streams.audio:
             raise _NoAudioStreamError
         start_s = (container.start_time or 0) / av.time_base
@@ -105,7 +115,7 @@ def _decode(source: str | io.BytesIO) -> NDArray[np.float32]:
     return timeline.samples()
 
 
-def _mono_chunks(container: av.container.InputContainer) -> Iterator[tuple[float | None, NDArray[np.float32]]]:
+def _mono_chunks(container: InputContainer) -> Iterator[tuple[float | None, NDArray[np.float32]]]:
     """(start time s or None when unknown, mono 16 kHz samples) per run of decoded frames."""
     resampler: av.AudioResampler | None = None
     source_format: tuple[str, str, int] | None = None

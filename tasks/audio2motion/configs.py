@@ -1,0 +1,68 @@
+"""Configuration of audio → motion training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from modules.audio2motion.config import Audio2MotionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class A2MLossConfig:
+    """What is minimised.
+
+    Attributes:
+        velocity_weight: of the error in row-to-row differences, against the error itself.
+        gap_weight: of the vectors between upper and lower lip, against the lip points themselves.
+        coefficient_weight: of plain coefficient errors, so that units no lip point tells apart stay small.
+        silence_weight: of rows without speech; the gate closes the mouth there anyway.
+        amplitude_power: 1 trains on motion relative to each clip's own size of motion, 0 on absolute motion.
+    """
+
+    velocity_weight: float = 1.0
+    gap_weight: float = 3.0
+    coefficient_weight: float = 0.02
+    silence_weight: float = 0.5
+    amplitude_power: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AudioToMotionTaskConfig:
+    """Training of audio → motion.
+
+    Attributes:
+        clips: folder of prepared talking clips; relative paths lie below the repository.
+        max_updates: steps of each training. batch_windows, window_rows: rows seen in a step.
+        lr: peak of the one-cycle rate (AdamW). weight_decay: of AdamW.
+        ridge_penalty: of the linear member, in units of a component's mean square times the number of rows.
+        n_folds: cross-validation over speakers before the final training on everything; 0 leaves it (and the gain
+            it gives) out. fold_seed: order in which speakers are dealt out.
+        spread_target: spread of lip opening, over the true one, that the gain aims at on speakers left out.
+        threads: CPU threads.
+    """
+
+    task: Literal["audio2motion"] = "audio2motion"
+    clips: Path = Path("data/audio2motion/clips")
+    seed: int = 0
+    max_updates: int = 1500
+    batch_windows: int = 24
+    window_rows: int = 96
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    ridge_penalty: float = 1.0
+    n_folds: int = 5
+    fold_seed: int = 0
+    spread_target: float = 0.95
+    log_interval: int = 50
+    state_interval: int = 500
+    threads: int = 2
+    model: Audio2MotionConfig = field(default_factory=Audio2MotionConfig)
+    loss: A2MLossConfig = field(default_factory=A2MLossConfig)
+
+    def __post_init__(self) -> None:
+        if self.max_updates < 1 or self.batch_windows < 1 or self.window_rows < 8:
+            raise ValueError("needs max_updates >= 1, batch_windows >= 1 and window_rows >= 8")
+        if self.n_folds == 1 or self.n_folds < 0:
+            raise ValueError(f"n_folds must be 0 or at least 2, got {self.n_folds}")
