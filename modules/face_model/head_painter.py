@@ -56,7 +56,12 @@ class HeadLook:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaintedHead:
-    """A painted frame: ``rgb`` uint8 ``[H, W, 3]``, what each pixel sees, and the projected vertices ``[V, 2]`` px."""
+    """A painted frame and its ground truth.
+
+    Attributes:
+        rgb: uint8 ``[H, W, 3]``. fragments: what each pixel sees.
+        vertices_px: ``[V, 2]`` px. depth: ``[V]`` dm.
+    """
 
     rgb: NDArray[np.uint8]
     fragments: Fragments
@@ -109,7 +114,8 @@ class HeadPainter:
         image = _background(camera.height, camera.width, self._look)
         image[fragments.covered] = self._shade(seen, label, jaw_drop)
         image = cv2.GaussianBlur(image, (0, 0), 0.6)  # a lens: softens the stairs at the outline
-        return PaintedHead((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), fragments, vertices_px, depth)
+        rgb = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+        return PaintedHead(rgb, fragments, vertices_px, depth)
 
     def _shade(self, seen: NDArray[np.float32], label: NDArray[np.int64], jaw_drop: float) -> NDArray[np.float32]:
         """Colours of pixels ``[P, 3]`` from their interpolated attributes ``[P, 13]``."""

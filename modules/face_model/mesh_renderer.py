@@ -80,15 +80,14 @@ def rasterize(
         raise ValueError(f"empty raster window: {bounds}")
     if vertices_px.shape != (len(depth), 2) or triangles.ndim != 2 or triangles.shape[1] != 3:
         raise ValueError(f"vertices {vertices_px.shape}, depth {depth.shape}, triangles {triangles.shape} disagree")
-    origin = np.array([x0, y0], dtype=np.float64)
-    points = vertices_px.astype(np.float64) - origin
-    inverse_depth = _inverse_depth(points, depth)
-    corners = points[triangles]  # [F, 3, 2]
-    kept = _drawable(corners, inverse_depth[triangles], (y1 - y0, x1 - x0), cull_back_faces)
-    spans = _spans(corners[kept], (y1 - y0, x1 - x0))
-    planes = _plane_gradients(corners[kept], inverse_depth[triangles[kept]])
-    winner = _resolve(spans, planes, (y1 - y0, x1 - x0))
-    return _fragments(winner, kept, corners, inverse_depth[triangles], bounds)
+    size_hw = (y1 - y0, x1 - x0)
+    x, y = (vertices_px.astype(np.float64) - [x0, y0]).T
+    nearness = _inverse_depth(x, y, depth)
+    kept = _drawable(x[triangles], y[triangles], nearness[triangles], size_hw, cull_back_faces)
+    corners = triangles[kept].T  # [3, F]
+    faces = _Faces(kept, x[corners], y[corners], nearness[corners])
+    winner = _resolve(_spans(faces, size_hw), faces, size_hw)
+    return _fragments(winner, faces, bounds)
 
 
 def interpolate(
@@ -149,58 +148,91 @@ def draw_points(
     return out
 
 
-def _inverse_depth(points: NDArray[np.float64], depth: NDArray[np.floating]) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Faces:
+    """Triangles that may be seen: their ids ``[F]``, corners ``[3, F]`` in window px and 1/depth there ``[3, F]``."""
+
+    ids: NDArray[np.int64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    nearness: NDArray[np.float64]
+
+
+def _inverse_depth(
+    x: NDArray[np.float64], y: NDArray[np.float64], depth: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """1/depth, NaN for vertices that cannot be drawn."""
-    drawable = np.isfinite(points).all(axis=1) & np.isfinite(depth) & (depth > 0)
+    drawable = np.isfinite(x) & np.isfinite(y) & np.isfinite(depth) & (depth > 0)
     return np.divide(1.0, depth, out=np.full(len(depth), np.nan), where=drawable)
 
 
 def _drawable(
-    corners: NDArray[np.float64], inverse_depth: NDArray[np.float64], size_hw: tuple[int, int], cull: bool
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    nearness: NDArray[np.float64],
+    size_hw: tuple[int, int],
+    cull_back_faces: bool,
 ) -> NDArray[np.int64]:
-    """Ids of triangles that can touch the window."""
+    """Ids of triangles (corners ``[F, 3]``) that can touch the window."""
     height, width = size_hw
-    low, high = corners.min(axis=1), corners.max(axis=1)
     with np.errstate(invalid="ignore"):
-        kept = np.isfinite(inverse_depth).all(axis=1)
-        kept &= (high > 0).all(axis=1) & (low[:, 0] < width) & (low[:, 1] < height)
-        area = _doubled_area(corners)
-        kept &= (area < 0) if cull else (area != 0)  # y points down, so front faces run clockwise
+        area = _doubled_area(x.T, y.T)
+        # y points down, so front faces run clockwise
+        kept = np.isfinite(nearness.sum(axis=1)) & ((area < 0) if cull_back_faces else (area != 0))
+        for values, limit in ((x, width), (y, height)):
+            kept &= ((values[:, 0] > 0) | (values[:, 1] > 0) | (values[:, 2] > 0)) & (
+                (values[:, 0] < limit) | (values[:, 1] < limit) | (values[:, 2] < limit)
+            )
     return np.flatnonzero(kept)
 
 
-def _doubled_area(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+def _doubled_area(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twice the signed area of triangles with corners ``[3, F]``."""
+    return (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
 
 
-def _spans(corners: NDArray[np.float64], size_hw: tuple[int, int]) -> _Spans:
-    """Cut triangles ``[F, 3, 2]`` into rows: a row is theirs when y_top ≤ its centre < y_bottom, likewise in x."""
+def _spans(faces: _Faces, size_hw: tuple[int, int]) -> _Spans:
+    """Cut triangles into rows: a row is theirs when top ≤ its centre < bottom, a pixel likewise from left to right."""
     height, width = size_hw
-    # top to bottom; equal y by x, so that both owners of an edge name its ends in the same order
-    order = np.lexsort((corners[..., 0], corners[..., 1]), axis=1)
-    sorted_corners = np.take_along_axis(corners, order[..., None], axis=1)
-    top, middle, bottom = sorted_corners.transpose(1, 0, 2)
-    first_row = np.clip(np.ceil(top[:, 1] - 0.5), 0, height).astype(np.int64)
-    stop_row = np.clip(np.ceil(bottom[:, 1] - 0.5), 0, height).astype(np.int64)
+    x, y = _top_to_bottom(faces.x, faces.y)
+    first_row = np.clip(np.ceil(y[0] - 0.5), 0, height).astype(np.int64)
+    stop_row = np.clip(np.ceil(y[2] - 0.5), 0, height).astype(np.int64)
     triangle, step = _expand(np.maximum(stop_row - first_row, 0))
     row = first_row[triangle] + step
     center = row + 0.5
-    long_x = _edge_x(top[triangle], bottom[triangle], center)
-    above = center < middle[triangle, 1]
-    upper = np.where(above[:, None], top[triangle], middle[triangle])
-    lower = np.where(above[:, None], middle[triangle], bottom[triangle])
-    short_x = _edge_x(upper, lower, center)
+    long_x = _edge_x(x, y, 0, 2, triangle, center)
+    below = center >= y[1][triangle]
+    short_x = np.where(below, _edge_x(x, y, 1, 2, triangle, center), _edge_x(x, y, 0, 1, triangle, center))
     start = np.clip(np.ceil(np.minimum(long_x, short_x) - 0.5), 0, width).astype(np.int64)
     stop = np.clip(np.ceil(np.maximum(long_x, short_x) - 0.5), 0, width).astype(np.int64)
-    return _Spans(triangle, row, start, np.maximum(start, stop))
+    filled = np.flatnonzero(stop > start)
+    return _Spans(triangle[filled], row[filled], start[filled], stop[filled])
 
 
-def _edge_x(upper: NDArray[np.float64], lower: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x where the edge ``upper`` → ``lower`` (``[S, 2]`` each) crosses height ``y``."""
-    rise = lower[:, 1] - upper[:, 1]
-    along = np.divide(y - upper[:, 1], rise, out=np.zeros_like(y), where=rise > 0)
-    return upper[:, 0] + along * (lower[:, 0] - upper[:, 0])
+def _top_to_bottom(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Order the corners ``[3, F]`` by y, equal y by x, so that both owners of an edge name its ends alike."""
+    xs, ys = list(x), list(y)
+    for i, j in ((0, 1), (1, 2), (0, 1)):
+        swap = (ys[i] > ys[j]) | ((ys[i] == ys[j]) & (xs[i] > xs[j]))
+        xs[i], xs[j] = np.where(swap, xs[j], xs[i]), np.where(swap, xs[i], xs[j])
+        ys[i], ys[j] = np.where(swap, ys[j], ys[i]), np.where(swap, ys[i], ys[j])
+    return xs, ys
+
+
+def _edge_x(
+    x: list[NDArray[np.float64]],
+    y: list[NDArray[np.float64]],
+    upper: int,
+    lower: int,
+    triangle: NDArray[np.int64],
+    height: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """x where the edge ``upper`` → ``lower`` of each named triangle crosses ``height``."""
+    rise = y[lower] - y[upper]
+    slope = np.divide(x[lower] - x[upper], rise, out=np.zeros_like(rise), where=rise > 0)
+    return x[upper][triangle] + (height - y[upper][triangle]) * slope[triangle]
 
 
 def _expand(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -209,28 +241,29 @@ def _expand(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _plane_gradients(corners: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Planes ``a·x + b·y + c`` through ``values [F, 3]`` at the corners: ``[F, 3]``."""
-    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    rise_1, rise_2 = values[:, 1] - values[:, 0], values[:, 2] - values[:, 0]
-    area = _doubled_area(corners)
-    a = (rise_1 * second[:, 1] - rise_2 * first[:, 1]) / area
-    b = (rise_2 * first[:, 0] - rise_1 * second[:, 0]) / area
-    return np.stack([a, b, values[:, 0] - a * corners[:, 0, 0] - b * corners[:, 0, 1]], axis=1)
+def _plane(faces: _Faces, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Planes ``a·x + b·y + c`` through ``values [3, F]`` at the corners."""
+    x, y = faces.x, faces.y
+    area = _doubled_area(x, y)
+    rise_1, rise_2 = values[1] - values[0], values[2] - values[0]
+    a = (rise_1 * (y[2] - y[0]) - rise_2 * (y[1] - y[0])) / area
+    b = (rise_2 * (x[1] - x[0]) - rise_1 * (x[2] - x[0])) / area
+    return a, b, values[0] - a * x[0] - b * y[0]
 
 
-def _resolve(spans: _Spans, planes: NDArray[np.float64], size_hw: tuple[int, int]) -> NDArray[np.int64]:
-    """Index (into ``planes``) of the nearest triangle per pixel of the flat window, -1 where none.
+def _resolve(spans: _Spans, faces: _Faces, size_hw: tuple[int, int]) -> NDArray[np.int64]:
+    """Index of the nearest face per pixel of the flat window, -1 where none.
 
-    1/depth is linear on the screen, so the nearest has the largest; slivers are held to it by their own span.
+    1/depth is linear on the screen, and the nearest has the largest.
     """
     height, width = size_hw
+    a, b, c = _plane(faces, faces.nearness)
+    slope = a[spans.triangle]
+    at_start = slope * (spans.start + 0.5) + b[spans.triangle] * (spans.row + 0.5) + c[spans.triangle]
+    # a sliver's plane is steep: a centre that rounding put outside it must not run away
+    low, high = faces.nearness.min(axis=0)[spans.triangle], faces.nearness.max(axis=0)[spans.triangle]
     span, step = _expand(spans.stop - spans.start)
-    slope = planes[spans.triangle, 0]
-    at_start = (
-        slope * (spans.start + 0.5) + planes[spans.triangle, 1] * (spans.row + 0.5) + planes[spans.triangle, 2]
-    )
-    nearness = at_start[span] + slope[span] * step
+    nearness = np.clip(at_start[span] + slope[span] * step, low[span], high[span])
     pixel = (spans.row * width + spans.start)[span] + step
     best = np.full(height * width, -np.inf)
     np.maximum.at(best, pixel, nearness)
@@ -240,35 +273,27 @@ def _resolve(spans: _Spans, planes: NDArray[np.float64], size_hw: tuple[int, int
     return winner
 
 
-def _fragments(
-    winner: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    corners: NDArray[np.float64],
-    inverse_depth: NDArray[np.float64],
-    bounds: Bounds,
-) -> Fragments:
+def _fragments(winner: NDArray[np.int64], faces: _Faces, bounds: Bounds) -> Fragments:
     """Barycentric weights and depth of the winners."""
     height, width = bounds[3] - bounds[1], bounds[2] - bounds[0]
     triangle_id = np.full(height * width, -1, dtype=np.int32)
     barycentric = np.zeros((height * width, 3), dtype=np.float32)
     depth = np.full(height * width, np.inf, dtype=np.float32)
     seen = np.flatnonzero(winner >= 0)
-    ids = kept[winner[seen]]
-    triangle_id[seen] = ids
-    center = np.stack([seen % width + 0.5, seen // width + 0.5], axis=1)
-    a, b, c = corners[ids].transpose(1, 0, 2)
-    area = _doubled_area(corners[ids])
-    flat = np.stack([_cross(b - center, c - center), _cross(c - center, a - center)], axis=1) / area[:, None]
-    # rounding can put a centre a hair outside its own triangle
-    screen = np.clip(np.column_stack([flat, 1.0 - flat.sum(axis=1)]), 0.0, 1.0)
-    weighted = screen * inverse_depth[ids]
-    nearness = weighted.sum(axis=1)
-    barycentric[seen] = weighted / nearness[:, None]
-    depth[seen] = screen.sum(axis=1) / nearness
+    face = winner[seen]
+    x, y = seen % width + 0.5, seen // width + 0.5
+    shares = []  # each corner's part of 1/depth, linear on the screen
+    for k in range(3):
+        values = np.zeros_like(faces.nearness)
+        values[k] = faces.nearness[k]
+        a, b, c = _plane(faces, values)
+        # rounding can put a centre a hair outside its own triangle
+        shares.append(np.maximum(a[face] * x + b[face] * y + c[face], 0.0))
+    nearness = shares[0] + shares[1] + shares[2]
+    triangle_id[seen] = faces.ids[face]
+    for k in range(3):
+        barycentric[seen, k] = shares[k] / nearness
+    depth[seen] = 1.0 / nearness
     return Fragments(
         triangle_id.reshape(height, width), barycentric.reshape(height, width, 3), depth.reshape(height, width), bounds
     )
-
-
-def _cross(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]

@@ -9,12 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
-from modules.face_model.head_painter import HeadLook, HeadPainter, PaintedHead
+from modules.face_model.head_painter import HeadLook, HeadPainter, PaintedHead, vertex_normals
 from modules.face_model.model import MOUTH_UNITS, FaceModel
+from modules.face_model.projection import rotation_from_euler
 from modules.structures.boxes import BoundingBox
 from modules.structures.cameras import CameraIntrinsics
 from modules.structures.landmarks import N_MEDIAPIPE
@@ -81,31 +85,53 @@ def detect(landmarker: FaceLandmarker, head: PaintedHead) -> NDArray[np.float32]
     return result.points if result.score > MIN_SCORE else None
 
 
-def average_places(model: FaceModel, sightings: list[Sighting]) -> NDArray[np.float64]:
-    """Robust mean place of each point on the mean shape, ``[478, 3]``."""
+def average_places(
+    model: FaceModel, sightings: list[Sighting], on_face: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Robust mean place of each point on the mean shape, ``[478, 3]``.
+
+    Views count by how squarely they see the surface: on the far side of a turned head the landmarker lets the face's
+    outline slide along the silhouette, and in depth a grazing view says nothing.
+
+    Args:
+        on_face: ``[V]``; points are looked for on this part of the mesh only, so that one just outside the jaw's
+            outline does not land on the neck behind it.
+    """
     mean, triangles = model.mean.numpy().astype(np.float64), model.triangles.numpy()
-    places = np.full((len(sightings), N_MEDIAPIPE, 3), np.nan)
+    front_faces = on_face[triangles].all(axis=1)
+    places = np.zeros((len(sightings), N_MEDIAPIPE, 3))
+    hit = np.zeros((len(sightings), N_MEDIAPIPE))
     for index, sighting in enumerate(sightings):
         fragments = sighting.head.fragments
-        columns, rows, distance = _nearest_covered(fragments.covered, sighting.points)
-        near = distance < 4.0
+        usable = fragments.covered & front_faces[fragments.triangle_id]
+        columns, rows, distance = _nearest_covered(usable, sighting.points)
         corners = triangles[fragments.triangle_id[rows, columns]]
-        weights = fragments.barycentric[rows, columns]
-        places[index] = np.where(near[:, None], (mean[corners] * weights[..., None]).sum(axis=1), np.nan)
-    center = np.nanmedian(places, axis=0)
-    for _ in range(10):  # Weiszfeld: towards the geometric median
-        weight = 1.0 / np.maximum(np.linalg.norm(places - center, axis=2), 0.01)
-        weight[np.isnan(weight)] = 0.0
-        center = (np.nan_to_num(places) * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[:, None]
+        places[index] = (mean[corners] * fragments.barycentric[rows, columns][..., None]).sum(axis=1)
+        hit[index] = distance < 4.0
+    surface = cKDTree(mean[on_face])
+    normals = vertex_normals(mean, triangles)[on_face]
+    toward = np.stack([_camera_axis(sighting.euler) for sighting in sightings])  # [S, 3], head space
+    center = _weighted_mean(places, hit * (toward[:, 2:] > 0.98))  # first guess: frontal views
+    for _ in range(20):  # Weiszfeld: towards the geometric median
+        facing = toward @ normals[surface.query(center)[1]].T  # [S, 478]
+        trust = hit * np.clip(facing, 0.01, 1.0) ** 2
+        center = _weighted_mean(places, trust / np.maximum(np.linalg.norm(places - center, axis=2), 0.01))
     return center
+
+
+def _camera_axis(euler: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Direction of the camera in head space for a pose, ``[3]``."""
+    return rotation_from_euler(torch.from_numpy(euler).double()).numpy() @ [0.0, 0.0, 1.0]
+
+
+def _weighted_mean(places: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (places * weight[..., None]).sum(axis=0) / weight.sum(axis=0)[:, None]
 
 
 def _nearest_covered(
     covered: NDArray[np.bool_], points: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Column, row and distance (px) of the covered pixel nearest to each point."""
-    from scipy.ndimage import distance_transform_edt
-
     height, width = covered.shape
     distance, (row_of, column_of) = distance_transform_edt(~covered, return_indices=True)
     columns = np.clip(np.floor(points[:, 0]).astype(int), 0, width - 1)
@@ -113,10 +139,18 @@ def _nearest_covered(
     return column_of[rows, columns], row_of[rows, columns], distance[rows, columns]
 
 
-def mirror_pairs(places: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Counterpart of each point across x = 0, ``[478]``: the best one-to-one match that is its own inverse."""
-    flipped = places * [-1, 1, 1]
-    cost = np.linalg.norm(flipped[:, None] - places[None], axis=2)
+def mirror_pairs(model: FaceModel, landmarker: FaceLandmarker, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Counterpart of each point across x = 0, ``[478]``, read off frontal views of the mean face."""
+    seen = []
+    for _ in range(8):
+        painter = HeadPainter(model, np.zeros(model.n_identity, np.float32), HeadLook.random(generator))
+        still = np.zeros(3, np.float32)
+        head = painter.paint(np.zeros(model.n_expression, np.float32), still, still, CAMERA)
+        points = detect(landmarker, head)
+        if points is not None:
+            seen.append(points - [CAMERA.cx, 0.0])
+    places = np.mean(seen, axis=0)
+    cost = np.linalg.norm((places * [-1, 1])[:, None] - places[None], axis=2)
     _, pair = linear_sum_assignment((cost + cost.T) ** 2)
     if not (pair[pair] == np.arange(len(pair))).all():
         raise RuntimeError("the landmarks have no clean mirror pairing; add renders")

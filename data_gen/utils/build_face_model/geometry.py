@@ -58,20 +58,24 @@ def _importance(patch: HeadPatch, face_mask: NDArray[np.float64]) -> NDArray[np.
 
 def shut_lips(shape: NDArray[np.float64], patch: HeadPatch) -> NDArray[np.float64]:
     """Move the lips so that their inner loops touch; MakeHuman leaves them half a millimetre apart."""
-    loops = patch.lip_loops
-    count = loops.shape[1]
-    upper = np.concatenate([np.arange(count - CORNER_STEP, count), np.arange(CORNER_STEP + 1)])
-    lower = np.arange(CORNER_STEP, count - CORNER_STEP + 1)[::-1]
     touching = shape[patch.inner_lip]
+    upper, lower = lip_arcs(np.arange(len(touching)))
     at_upper, at_lower = arc_fraction(touching[upper]), arc_fraction(touching[lower])
     middle = 0.5 * (touching[upper] + resampler(at_lower, at_upper) @ touching[lower])
-    move = np.zeros((count, 3))
+    move = np.zeros_like(touching)
     move[upper] = middle - touching[upper]
     move[lower] = resampler(at_upper, at_lower) @ middle - touching[lower]
     out = shape.copy()
-    for share, loop in zip(LIP_LOOP_SHARE, loops):
+    for share, loop in zip(LIP_LOOP_SHARE, patch.lip_loops):
         out[loop] += share * move
     return patch.follow_membrane(out)
+
+
+def lip_arcs(loop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Upper and lower half of a lip loop, each from the image-left corner to the image-right one."""
+    count = len(loop)
+    upper = np.concatenate([loop[count - CORNER_STEP :], loop[: CORNER_STEP + 1]])
+    return upper, loop[CORNER_STEP : count - CORNER_STEP + 1][::-1]
 
 
 def head_origin(shape: NDArray[np.float64], patch: HeadPatch) -> NDArray[np.float64]:

@@ -28,6 +28,11 @@ LIP_LOOP_STARTS = (
     MEMBRANE_RING_START,
 )  # fmt: skip
 """All lip loops from the vermilion border inwards; their vertices line up in columns."""
+# the lids are edge loops of 28 vertices; these are on the subject's left eye, the right one is their mirror image
+LID_RIM_START = (6785, 6784)
+"""Front edge of the lid margins."""
+SOCKET_RING_START, SOCKET_VERTEX = (7774, 7773), 8019
+"""Last loop of the lids that is kept, behind the eyeball's front; everything deeper is the eye socket."""
 CORNER_STEP = 12
 """Steps from the upper mid vertex of a lip loop to its corner."""
 CAVITY_VERTEX = 656
@@ -50,6 +55,8 @@ class HeadPatch:
         mirror: ``[V]`` counterpart across x = 0 (itself for membrane vertices without one).
         body_ids: ``[V]`` body vertex of each patch vertex, -1 on the membrane.
         lip_loops: ``[8, 38]`` patch vertex ids of the loops from the vermilion border to the membrane.
+        on_face: ``[V]`` bool, the front of the face without ears, neck and skull.
+        lid_rims: ``[2, 28]`` patch vertex ids of the lid margins, subject's left and right eye.
     """
 
     weights: sparse.csr_matrix
@@ -61,6 +68,8 @@ class HeadPatch:
     mirror: NDArray[np.int64]
     body_ids: NDArray[np.int64]
     lip_loops: NDArray[np.int64]
+    on_face: NDArray[np.bool_]
+    lid_rims: NDArray[np.int64]
 
     def apply(self, body: NDArray[np.float64]) -> NDArray[np.float64]:
         """Patch vertices of a body ``[19158, 3]``."""
@@ -82,6 +91,7 @@ def cut_head(mesh: BodyMesh) -> HeadPatch:
     """Choose faces, drop the mouth bag, add eyeball fronts and the membrane."""
     topology = _QuadTopology(mesh.quads[(mesh.quads < N_BODY).all(axis=1)])
     ring = topology.edge_loop(*MEMBRANE_RING_START)
+    left_rim = topology.edge_loop(*LID_RIM_START)
     skin = _skin_quads(mesh, topology, ring)
     quads = np.concatenate([skin, _eyeball_quads(mesh, LEFT_EYE), _eyeball_quads(mesh, RIGHT_EYE)])
     body_ids = np.unique(quads)
@@ -103,6 +113,8 @@ def cut_head(mesh: BodyMesh) -> HeadPatch:
         inner_lip=patch_of_body[topology.edge_loop(*INNER_LIP_START)],
         outer_lip=patch_of_body[topology.edge_loop(*OUTER_LIP_START)],
         lip_loops=patch_of_body[np.array([topology.edge_loop(*start) for start in LIP_LOOP_STARTS])],
+        on_face=_on_face(mesh, body_ids, len(added)),
+        lid_rims=patch_of_body[np.stack([left_rim, mesh.mirror[left_rim]])],
         mirror=_mirror(weights @ mesh.vertices + offset),
         body_ids=np.concatenate([body_ids, added]),
     )
@@ -154,12 +166,14 @@ class _QuadTopology:
 
 
 def _skin_quads(mesh: BodyMesh, topology: _QuadTopology, ring: list[int]) -> NDArray[np.int64]:
-    x, y, z = mesh.vertices[:N_BODY].T
+    """Quads of the front of the head without mouth bag and eye sockets, which hang on the rest by one ring each."""
+    _, y, z = mesh.vertices[:N_BODY].T
     inside = (y > LOWEST_Y) & (y < HIGHEST_Y) & (z > REARMOST_Z)
-    # the walk through the mouth bag stays inside it: the bag is joined to the body at the ring only
-    mouth_bag = topology.faces_behind(ring, CAVITY_VERTEX)
-    del x
-    return topology.quads[inside[topology.quads].all(axis=1) & ~mouth_bag]
+    kept = inside[topology.quads].all(axis=1) & ~topology.faces_behind(ring, CAVITY_VERTEX)
+    left_ring = topology.edge_loop(*SOCKET_RING_START)
+    for side in (np.arange(N_BODY), mesh.mirror):
+        kept &= ~topology.faces_behind(side[left_ring].tolist(), int(side[SOCKET_VERTEX]))
+    return topology.quads[kept]
 
 
 def _eyeball_quads(mesh: BodyMesh, vertex_range: tuple[int, int]) -> NDArray[np.int64]:
@@ -196,11 +210,9 @@ def _membrane(
 
     The spine has one vertex per upper-lip vertex; the lower rows meet it by a strip of unequal sides.
     """
-    half = len(ring) // 2
     left, right = CORNER_STEP, len(ring) - CORNER_STEP
     upper = np.concatenate([ring[right:], ring[: left + 1]])  # right corner → left corner
     lower = ring[left : right + 1][::-1]
-    assert ring[half] == lower[len(lower) // 2]
     at_upper, at_lower = arc_fraction(body[upper]), arc_fraction(body[lower])
     n = len(body)
     to_upper, to_lower = _selector(upper, n), _selector(lower, n)
@@ -282,6 +294,12 @@ def _labels(mesh: BodyMesh, body_ids: NDArray[np.int64]) -> NDArray[np.int8]:
     for name, label in (("ears", LABEL_EAR), ("lips", LABEL_LIP), ("inside-mouth", LABEL_LIP)):
         labels[np.flatnonzero(is_body)[mesh.regions[name][body_ids[is_body]] > 0.5]] = label
     return labels
+
+
+def _on_face(mesh: BodyMesh, body_ids: NDArray[np.int64], n_membrane: int) -> NDArray[np.bool_]:
+    on_face = body_ids >= N_BODY
+    on_face[~on_face] = mesh.regions["face"][body_ids[body_ids < N_BODY]] > 0.3
+    return np.concatenate([on_face, np.ones(n_membrane, dtype=bool)])
 
 
 def _mirror(vertices: NDArray[np.float64]) -> NDArray[np.int64]:

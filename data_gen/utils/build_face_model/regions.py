@@ -5,21 +5,23 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import splev, splprep
 
 from data_gen.utils.build_face_model.geometry import HeadGeometry
 from modules.face_model.model import LABEL_EAR, LABEL_EYE, LABEL_LIP, LABEL_MEMBRANE
 from modules.structures.landmarks import JAW_LINE, OUTER_LIP
 
 # fmt: off
-LOWER_FACE_TOP = (454, 366, 376, 411, 425, 371, 358, 327, 326, 2, 97, 98, 129, 142, 205, 187, 147, 137, 234)
-"""Upper border of the lower face, subject's left ear → under the nose → right ear."""
+LOWER_FACE_TOP = (454, 366, 411, 425, 327, 2, 98, 205, 187, 137, 234)
+"""Upper border of the lower face, image-right ear → under the nose → image-left ear; a spline runs through it."""
 FACE_TOP = (454, 356, 389, 251, 284, 332, 297, 338, 10, 109, 67, 103, 54, 21, 162, 127, 234)
 # fmt: on
 FALL_OFF_DM = 0.09
 """A region rises from 0 at its border to 1 this far inside."""
-UNDER_JAW_DM = 0.12
-MOUTH_REACH_DM = 0.11
-_GRID = 0.005
+UNDER_JAW_DM = 0.16
+MOUTH_FULL_DM, MOUTH_REACH_DM = 0.03, 0.12
+"""The mouth region is 1 up to the first distance from the lips and 0 beyond the second."""
+SMOOTHING_ROUNDS = 2
 
 
 def build_regions(geometry: HeadGeometry, places: NDArray[np.float64]) -> dict[str, NDArray]:
@@ -28,21 +30,25 @@ def build_regions(geometry: HeadGeometry, places: NDArray[np.float64]) -> dict[s
     Args:
         places: ``[478, 3]`` landmarks on the mean shape.
     """
-    mean, labels = geometry.mean, geometry.patch.labels
+    mean, labels, triangles = geometry.mean, geometry.patch.labels, geometry.patch.triangles
     chart = _Chart(places)
-    jaw = chart.outward(places[list(JAW_LINE)], UNDER_JAW_DM)[::-1]  # right ear → chin → left ear
-    lower = chart.inside(mean, np.concatenate([chart(places[list(LOWER_FACE_TOP)]), jaw]))
-    face = chart.inside(mean, np.concatenate([chart(places[list(FACE_TOP)]), jaw]))
-    lip = np.linalg.norm(mean[:, None] - places[list(OUTER_LIP)][None], axis=2).min(axis=1)
+    jaw = chart.pushed_down(_curve(places[list(JAW_LINE)]), UNDER_JAW_DM)[::-1]  # image-left ear → chin → right ear
+    top = chart(_curve(places[list(LOWER_FACE_TOP)]))
+    brow = chart(_curve(places[list(FACE_TOP)]))
     on_lips = (labels == LABEL_LIP) | (labels == LABEL_MEMBRANE)
-    mouth = np.where(on_lips, 1.0, _smooth(1 - lip / MOUTH_REACH_DM))
-    regions = {"mouth": np.minimum(mouth, 1), "lower_face": lower, "face": face}
+    lip_gap = _distance_to_curve(mean, mean[geometry.patch.outer_lip])
+    regions = {
+        "mouth": _smooth((MOUTH_REACH_DM - lip_gap) / (MOUTH_REACH_DM - MOUTH_FULL_DM)),
+        "lower_face": chart.inside(mean, np.concatenate([top, jaw])),
+        "face": chart.inside(mean, np.concatenate([brow, jaw])),
+    }
     for name, weight in regions.items():
+        for _ in range(SMOOTHING_ROUNDS):
+            weight = _averaged(weight, triangles)
         weight[on_lips] = 1.0
         weight[labels == LABEL_EAR] = 0.0
-        if name != "face":
-            weight[labels == LABEL_EYE] = 0.0
-    regions["face"][labels == LABEL_EYE] = 1.0
+        weight[labels == LABEL_EYE] = float(name == "face")
+        regions[name] = weight
     return {f"region_{name}": weight.astype(np.float16) for name, weight in regions.items()}
 
 
@@ -52,17 +58,18 @@ class _Chart:
     def __init__(self, places: NDArray[np.float64]) -> None:
         lips = places[list(OUTER_LIP)].mean(axis=0)
         ears = 0.5 * (places[234] + places[454])
-        self._center = np.array([0.0, lips[1], ears[2] + 0.15])
+        self._center = np.array([0.0, lips[1], ears[2] + 0.25])
         self._radius = float(np.linalg.norm(places[[152, 172, 397, 205, 425]] - self._center, axis=1).mean())
 
     def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         x, y, z = (points - self._center).T
         return np.stack([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))], axis=1) * self._radius
 
-    def outward(self, points: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-        """The flat polyline of ``points`` (ear → chin → ear), pushed away from the face by ``reach`` dm below."""
+    def pushed_down(self, points: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+        """The flat curve of ``points`` (ear → chin → ear), moved ``reach`` dm down the neck, less towards its ends."""
         flat = self(points)
-        flat[1:-1, 1] -= reach
+        along = np.linspace(0, 1, len(flat))
+        flat[:, 1] -= reach * _smooth(np.minimum(along, 1 - along) / 0.12)
         return flat
 
     def inside(self, vertices: NDArray[np.float64], border: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,6 +78,29 @@ class _Chart:
         flat = self(vertices).astype(np.float32)
         distance = np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in flat])
         return _smooth(distance / FALL_OFF_DM)
+
+
+def _curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A smooth curve near ``points [N, 3]``, mirror-symmetric when they are: ``[200, 3]``."""
+    spline, _ = splprep(points.T, s=len(points) * 0.02**2)
+    return np.stack(splev(np.linspace(0, 1, 200), spline), axis=1)
+
+
+def _distance_to_curve(points: NDArray[np.float64], loop: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of ``points [N, 3]`` to a closed polyline ``[M, 3]``."""
+    edge = np.roll(loop, -1, axis=0) - loop
+    t = np.clip(((points[:, None] - loop) * edge).sum(-1) / (edge * edge).sum(-1), 0, 1)
+    return np.linalg.norm(loop + t[..., None] * edge - points[:, None], axis=-1).min(axis=1)
+
+
+def _averaged(weight: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Half each vertex' own weight, half its neighbours' mean."""
+    total, count = np.zeros_like(weight), np.zeros_like(weight)
+    for k in range(3):
+        for other in (k - 1, k - 2):
+            np.add.at(total, triangles[:, k], weight[triangles[:, other]])
+            np.add.at(count, triangles[:, k], 1)
+    return 0.5 * (weight + total / np.maximum(count, 1))
 
 
 def _smooth(t: NDArray[np.float64]) -> NDArray[np.float64]:
