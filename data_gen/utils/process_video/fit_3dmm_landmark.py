@@ -53,6 +53,8 @@ INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
 
 _WINDOW, _LOOK_AHEAD, _CONTEXT = 192, 12, 2
 _MIN_POINTS = 30
+_MIN_DISTANCE_DM = 5.0
+_INTER_OCULAR_DM = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class FitConfig:
             jitter of a point.
         robust_dm: residual whose influence has dropped to a quarter, dm.
         expression_std: spread of an expression unit around MediaPipe's own score for it.
+        identity_weight: weight of the identity's unit-variance prior per frame it is solved from; errors that stay the
+            same over the clip must not add up to evidence.
         lower_bound, upper_bound: range of the expression units.
         pose_smoothness: standard deviation of the second difference per frame of angles (rad) and translation (dm).
         mouth_smoothness, face_smoothness: the same of the units that speech drives, and of the others.
@@ -85,6 +89,7 @@ class FitConfig:
     noise_dm: float = 0.1
     robust_dm: float = 0.15
     expression_std: float = 0.3
+    identity_weight: float = 0.03
     lower_bound: float = 0.0
     upper_bound: float = 1.0
     pose_smoothness: float = 0.01
@@ -140,7 +145,7 @@ def fit_3dmm(
 
     Args:
         landmarks: T frames; frames without a face are marked invalid.
-        camera: intrinsics of the whole frame.
+        camera: intrinsics of the whole frame, e.g. ``camera_for_landmarks``.
         face_model: the model to fit.
         config: see ``FitConfig``.
         weights: ``[T, 478]`` 0..1, 0 = hidden and ignored; None = all seen.
@@ -173,6 +178,22 @@ def fit_3dmm(
     return _coefficients(len(landmarks), camera, face_model, config, rows, identity, params, residual)
 
 
+def camera_for_landmarks(landmarks: Landmarks2D, width: int, height: int) -> CameraIntrinsics:
+    """Camera of an unknown lens whose nearest view of the face is at least half a metre away.
+
+    The focal length hardly shows in landmarks (0.9 to 4 × the longer side fit equally well on seven clips), so the
+    usual guess is kept unless a face that fills the frame, as in a video that was cropped before, would stand
+    implausibly close to the lens.
+    """
+    camera = CameraIntrinsics.for_frame(width, height)
+    sizes = inter_ocular_px(landmarks.points[landmarks.valid])
+    sizes = sizes[np.isfinite(sizes)]
+    if len(sizes) == 0:
+        return camera
+    nearest = float(np.quantile(sizes, 0.95)) / _INTER_OCULAR_DM * _MIN_DISTANCE_DM
+    return CameraIntrinsics.for_frame(width, height, max(camera.fx, nearest) / max(width, height))
+
+
 def fit_3dmm_for_a_video(
     workspace: VideoWorkspace, face_model: FaceModel, config: FitConfig | None = None
 ) -> FaceModelCoeffs:
@@ -193,7 +214,8 @@ def fit_3dmm_for_a_video(
             )
         weights = (~hidden).astype(np.float32)
     height, width = metadata.frame_size_hw
-    coeffs = fit_3dmm(landmarks, CameraIntrinsics.for_frame(width, height), face_model, config, weights)
+    camera = camera_for_landmarks(landmarks, width, height)
+    coeffs = fit_3dmm(landmarks, camera, face_model, config, weights)
     workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
     coeffs.save(workspace.coeffs)
     logger.info(
@@ -236,6 +258,7 @@ def _terms(face_model: FaceModel, config: FitConfig) -> FitTerms:
         noise_dm=config.noise_dm,
         robust_dm=config.robust_dm,
         gap_weight=config.gap_weight,
+        identity_precision=config.identity_weight,
         expression_precision=torch.full((units,), config.expression_std**-2),
         smoothness=spread**-2,
         lower=torch.full((units,), config.lower_bound),
@@ -249,10 +272,12 @@ def _observations(
     """Frames with enough seen, finite points, and their numbers."""
     if weights is not None and weights.shape != landmarks.depth.shape:
         raise ValueError(f"weights must be {landmarks.depth.shape}, got {weights.shape}")
-    finite = np.isfinite(landmarks.points).all(axis=2)
+    finite = np.isfinite(landmarks.points).all(axis=2).astype(np.float32)
     visible = finite if weights is None else finite * weights
-    rows = np.flatnonzero(landmarks.valid & ((visible > 0).sum(axis=1) >= _MIN_POINTS))
-    scores = np.nan_to_num(landmarks.blendshapes[rows])
+    enough = np.count_nonzero(visible, axis=1) >= _MIN_POINTS
+    rows = np.flatnonzero(np.logical_and(landmarks.valid, enough))
+    scores = landmarks.blendshapes[rows]
+    scores = np.where(np.isfinite(scores), scores, 0.0)
     expected = np.zeros((len(rows), face_model.n_expression), np.float32)
     for column, name in enumerate(MEDIAPIPE_BLENDSHAPES[1:], start=1):
         expected[:, face_model.unit(name)] = scores[:, column]
@@ -316,7 +341,7 @@ def _relative_errors(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: O
     fitted = fit.points_px(identity, params)
     visible = seen.weights > 0
     errors = torch.where(visible, (fitted - seen.points).norm(dim=-1), 0.0).sum(dim=1) / visible.sum(dim=1)
-    return errors.numpy() / np.maximum(inter_ocular_px(fitted.numpy()), 1e-6)
+    return (errors.numpy() / np.maximum(inter_ocular_px(fitted.numpy()), 1e-6)).astype(np.float32)
 
 
 def _coefficients(

@@ -41,6 +41,7 @@ class FitTerms:
     Attributes:
         noise_dm: standard deviation of one landmark of weight 1. robust_dm: residual that counts a quarter.
         gap_weight: weight of a gap vector relative to its points'.
+        identity_precision: 1/variance of the identity per solved frame.
         expression_precision: ``[E]`` 1/variance around the expected expression.
         smoothness: ``[P]`` 1/variance of the second difference over time.
         lower, upper: ``[E]`` bounds of the expression.
@@ -49,6 +50,7 @@ class FitTerms:
     noise_dm: float
     robust_dm: float
     gap_weight: float
+    identity_precision: float
     expression_precision: Tensor
     smoothness: Tensor
     lower: Tensor
@@ -109,7 +111,7 @@ class LandmarkFit:
             neutral = self.basis.neutral(identity)
             normal = self._normal(neutral, params, seen, with_identity=True)
             frozen = self._leaning(params, normal.descent)
-            step_identity, step_params = _solve_arrow(normal, identity, frozen)
+            step_identity, step_params = _solve_arrow(normal, identity, self._identity_precision(seen), frozen)
             for size in _STEP_SIZES:
                 tried = identity + size * step_identity, self._bounded(params + size * step_params)
                 tried_cost = self._identity_cost(*tried, seen)
@@ -221,7 +223,10 @@ class LandmarkFit:
 
     def _identity_cost(self, identity: Tensor, params: Tensor, seen: Observations) -> Tensor:
         data = self._data_cost(self.basis.neutral(identity), params, seen).sum()
-        return data + self._prior_cost(params, seen) + identity.square().sum()
+        return data + self._prior_cost(params, seen) + self._identity_precision(seen) * identity.square().sum()
+
+    def _identity_precision(self, seen: Observations) -> float:
+        return self.terms.identity_precision * len(seen)
 
     def _frames_cost(self, neutral: Tensor, params: Tensor, seen: Observations) -> Tensor:
         bent = _second_difference(params, _joined(seen.index)).square()
@@ -290,15 +295,19 @@ def _second_difference_adjoint(bent: Tensor, frames: int) -> Tensor:
     return spread
 
 
-def _solve_arrow(normal: _Normal, identity: Tensor, frozen: Tensor) -> tuple[Tensor, Tensor]:
-    """Steps of the identity ``[I]`` and the frames ``[S, P]``; the identity has unit variance a priori."""
+def _solve_arrow(normal: _Normal, identity: Tensor, precision: float, frozen: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps of the identity ``[I]``, which a prior of ``precision`` pulls to 0, and of the frames ``[S, P]``."""
     free = (~frozen).double()
     blocks = normal.blocks * free[:, :, None] * free[:, None, :] + torch.diag_embed(1 - free)
     border = normal.border * free[:, :, None]
     right = torch.cat([border, (normal.descent * free)[..., None]], dim=2)
     solved = torch.linalg.solve(blocks, right)
-    core = normal.core + torch.eye(len(identity), dtype=torch.float64) - (border.mT @ solved[..., :-1]).sum(dim=0)
-    descent = normal.core_descent - identity - (border.mT @ solved[..., -1:]).sum(dim=0)[:, 0]
+    core = (
+        normal.core
+        + precision * torch.eye(len(identity), dtype=torch.float64)
+        - (border.mT @ solved[..., :-1]).sum(dim=0)
+    )
+    descent = normal.core_descent - precision * identity - (border.mT @ solved[..., -1:]).sum(dim=0)[:, 0]
     step_identity = torch.linalg.solve(core, descent)
     step_params = (solved[..., -1] - solved[..., :-1] @ step_identity) * free
     return step_identity.to(identity.dtype), step_params.to(identity.dtype)

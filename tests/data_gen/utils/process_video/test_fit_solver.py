@@ -125,12 +125,12 @@ def test_arrow_solve_equals_dense():
     )
     frozen = torch.zeros(frames, count, dtype=torch.bool)
     frozen[1, 2] = True
-    step_identity, step_params = fit_solver._solve_arrow(normal, identity, frozen)
+    step_identity, step_params = fit_solver._solve_arrow(normal, identity, 2.0, frozen)
     columns = torch.cat([torch.block_diag(*rows), shared.flatten(0, 1)], dim=1)
     matrix = columns.T @ columns
-    matrix[-width:, -width:] += torch.eye(width, dtype=DOUBLE)
+    matrix[-width:, -width:] += 2.0 * torch.eye(width, dtype=DOUBLE)
     right = columns.T @ target.flatten()
-    right[-width:] -= identity
+    right[-width:] -= 2.0 * identity
     free = torch.ones(len(right), dtype=torch.bool)
     free[count + 2] = False
     expected = torch.zeros_like(right)
