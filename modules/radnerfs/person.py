@@ -10,16 +10,22 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
 from modules.face_model.keypoints import condition_windows
 from modules.face_model.model import FaceModel
+from modules.postnet import lle
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.radnerfs.config import RADNeRFConfig
 from modules.radnerfs.radnerf import RADNeRF
 from modules.radnerfs.renderer import render_surface
 from modules.radnerfs.surface import SurfaceHits
 from modules.radnerfs.surface_sampling import samples_around_surface
+
+SEEN_CELLS = 64
+BANK_MARGIN = 0.25
+"""Conditions may leave the range of the training motion by this many standard deviations."""
 
 
 class PersonField(nn.Module):
@@ -31,6 +37,8 @@ class PersonField(nn.Module):
         condition_mean, condition_std: ``[204]`` statistics of the training clip.
         box_center: ``[3]`` dm. box_scale: ``[]`` 1/dm; head space goes to the cube by ``(point - center) * scale``.
         px_per_dm: ``[]`` how finely the training crops showed the face, frame pixels at most.
+        motion_bank: ``[M, 204]`` z-scored conditions of the training frames: the motion this person showed.
+        seen: bool ``[G, G, G]`` cells (z, y, x) of the cube that training rays hit; elsewhere the field knows nothing.
     """
 
     identity: Tensor
@@ -39,8 +47,10 @@ class PersonField(nn.Module):
     box_center: Tensor
     box_scale: Tensor
     px_per_dm: Tensor
+    motion_bank: Tensor
+    seen: Tensor
 
-    def __init__(self, config: RADNeRFConfig, n_identity: int) -> None:
+    def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int) -> None:
         super().__init__()
         self.radnerf = RADNeRF(config)
         self.register_buffer("identity", torch.zeros(n_identity))
@@ -49,6 +59,8 @@ class PersonField(nn.Module):
         self.register_buffer("box_center", torch.zeros(3))
         self.register_buffer("box_scale", torch.ones(()))
         self.register_buffer("px_per_dm", torch.ones(()))
+        self.register_buffer("motion_bank", torch.zeros(n_motion, config.cond_in_dim))
+        self.register_buffer("seen", torch.zeros(SEEN_CELLS, SEEN_CELLS, SEEN_CELLS, dtype=torch.bool))
 
     @property
     def config(self) -> RADNeRFConfig:
@@ -71,10 +83,29 @@ class PersonField(nn.Module):
         """z-scored condition windows ``[F, window, 204]`` to condition features ``[F, C]``."""
         return self.radnerf.encode_conditions(windows[:, :, None])
 
-    def condition_feature(self, raw_window: NDArray[np.float32]) -> Tensor:
-        """Feature ``[C]`` of one frame from raw conditions ``[window, 204]``; NaN rows lie outside the clip."""
-        windows = torch.from_numpy(np.nan_to_num(self.statistics.normalize(raw_window), nan=0.0))
-        return self.encode(windows[None].to(self.device))[0]
+    def condition_windows(
+        self, face_model: FaceModel, expression: NDArray[np.float32], lle_percent: float = 0.0
+    ) -> Tensor:
+        """z-scored condition windows ``[T, window, 204]`` of new motion, kept near what this person showed.
+
+        Args:
+            face_model: CPU model the coefficients belong to.
+            expression: ``[T, E]``.
+            lle_percent: share that is rebuilt from the training motion, 0..1.
+        """
+        raw = condition_from_expression(face_model, self.identity.cpu().numpy(), expression)
+        features = torch.from_numpy(self.statistics.normalize(raw))
+        bank = self.motion_bank.cpu()
+        features = lle.blend(features, bank, lle_percent)
+        low, high = bank.amin(dim=0) - BANK_MARGIN, bank.amax(dim=0) + BANK_MARGIN
+        return condition_windows(features.clamp(low, high), self.config.smo_win_size)
+
+    def known(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How surely the field knows head-space points ``[..., 3]``: 1 where training saw skin, 0 far off, soft between."""
+        unit = (canonical - self.box_center.cpu().numpy()) * float(self.box_scale)
+        cells = np.moveaxis((unit[..., ::-1] + 1) / 2 * SEEN_CELLS - 0.5, -1, 0)  # z, y, x
+        seen = self.seen.cpu().numpy().astype(np.float32)
+        return np.asarray(map_coordinates(seen, cells, order=1, mode="constant"), dtype=np.float32)
 
     def shade(
         self,
@@ -110,15 +141,14 @@ class PersonField(nn.Module):
         return self.radnerf.individual_embeddings.mean(dim=0)
 
 
-def raw_condition_windows(
-    face_model: FaceModel, identity: NDArray[np.float32], expression: NDArray[np.float32], size: int
-) -> NDArray[np.float32]:
-    """Raw condition windows ``[T, size, 204]`` of a whole motion, NaN outside it (what ``condition_feature`` takes)."""
-    raw = torch.from_numpy(condition_from_expression(face_model, identity, expression))
-    inside = condition_windows(torch.ones(len(raw)), size).numpy() > 0
-    windows = condition_windows(raw, size).numpy()
-    windows[~inside] = np.nan
-    return windows
+def seen_cells(positions: Tensor) -> Tensor:
+    """Cells (z, y, x) near any of the positions ``[N, 3]`` in the cube ±1: bool ``[G, G, G]``."""
+    cells = ((positions + 1) / 2 * SEEN_CELLS).long().clamp(0, SEEN_CELLS - 1)
+    flat = (cells[:, 2] * SEEN_CELLS + cells[:, 1]) * SEEN_CELLS + cells[:, 0]
+    grid = torch.zeros(SEEN_CELLS**3, device=positions.device)
+    grid[flat] = 1.0
+    grown = torch.nn.functional.max_pool3d(grid.view(1, 1, SEEN_CELLS, SEEN_CELLS, SEEN_CELLS), 3, 1, 1)
+    return grown[0, 0] > 0
 
 
 def single_code(config: RADNeRFConfig) -> RADNeRFConfig:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modules.face_model.mesh_renderer import Bounds, interpolate, rasterize
+from modules.face_model.mesh_renderer import Bounds, Fragments, interpolate, rasterize
 from modules.face_model.model import FaceModel, Region
 from modules.face_model.projection import rotation_from_euler, to_camera
 from modules.structures.cameras import CAMERA_DISTANCE
@@ -38,6 +38,7 @@ class SurfaceHits:
         canonical: float32 ``[h, w, 3]`` point in canonical head space, dm; 0 where ``mask`` is False.
         direction: float32 ``[h, w, 3]`` unit view direction (camera to point) in head space.
         weight: float32 ``[h, w]`` region weight, 0..1; 0 where ``mask`` is False.
+        fragments: the triangles that are seen; ``region_weight`` reads other regions off them.
     """
 
     bounds: Bounds
@@ -45,6 +46,7 @@ class SurfaceHits:
     canonical: NDArray[np.float32]
     direction: NDArray[np.float32]
     weight: NDArray[np.float32]
+    fragments: Fragments
 
     def __repr__(self) -> str:
         return f"SurfaceHits(bounds={self.bounds}, seen={float(self.mask.mean()):.3f})"
@@ -86,7 +88,7 @@ def surface_hits(
     """
     pixels, depth = projected or project_mesh(face_model, pose, camera_matrix)
     triangles = face_model.triangles.numpy()
-    fragments = rasterize(pixels, depth, triangles, bounds)
+    fragments = rasterize(pixels, depth, triangles, bounds, cull_back_faces=True)
     weights = face_model.region_weights[region].numpy()[:, None]
     attributes = np.concatenate([face_model.canonical_vertices.numpy(), weights], axis=1)
     values = interpolate(fragments, triangles, attributes)
@@ -96,7 +98,14 @@ def surface_hits(
         np.ascontiguousarray(values[..., :3]),
         view_directions(pose.euler, camera_matrix, bounds),
         np.ascontiguousarray(values[..., 3]),
+        fragments,
     )
+
+
+def region_weight(face_model: FaceModel, hits: SurfaceHits, region: Region) -> NDArray[np.float32]:
+    """Weight ``[h, w]`` of another region over the same window."""
+    weights = face_model.region_weights[region].numpy()[:, None]
+    return interpolate(hits.fragments, face_model.triangles.numpy(), weights)[..., 0]
 
 
 def view_directions(
@@ -104,12 +113,13 @@ def view_directions(
 ) -> NDArray[np.float32]:
     """Unit view directions of a window's pixel centres, turned into head space: float32 ``[h, w, 3]``."""
     x0, y0, x1, y1 = bounds
-    columns, rows = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
-    rays = np.stack([columns, rows, np.ones_like(columns)], axis=-1) @ np.linalg.inv(camera_matrix).T
-    rays = rays * np.array([1.0, -1.0, -1.0])  # y up, z towards the camera
     rotation = rotation_from_euler(torch.as_tensor(euler, dtype=torch.float64)).numpy()
-    in_head = rays @ rotation.T  # row vectors: head_from_camera is R transposed
-    return (in_head / np.linalg.norm(in_head, axis=-1, keepdims=True)).astype(np.float32)
+    # camera y and z point the other way than the head's; row vectors: head_from_camera is R transposed
+    head_from_image = np.linalg.inv(camera_matrix).T * np.array([1.0, -1.0, -1.0]) @ rotation.T
+    columns = (np.arange(x0, x1) + 0.5)[None, :, None] * head_from_image[0]
+    rows = (np.arange(y0, y1) + 0.5)[:, None, None] * head_from_image[1] + head_from_image[2]
+    rays = (columns + rows).astype(np.float32)
+    return rays / np.sqrt(np.einsum("hwc,hwc->hw", rays, rays))[..., None]
 
 
 def region_bounds(

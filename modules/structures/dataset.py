@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.structures.cameras import CameraIntrinsics, crop_camera_matrix
-from modules.structures.crops import CropMetadata, transform_points
+from modules.structures.crops import CropMetadata
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import N_MEDIAPIPE
 
@@ -106,10 +106,14 @@ class NeRFDataset:
     def inside_frame(self, index: int) -> NDArray[np.bool_]:
         """Crop pixels ``[S, S]`` whose centre lies in the frame; the others repeat its edge and show nothing."""
         height, width = self.crop_metadata.frame_size_hw
+        frame_from_crop = self.crop_metadata.frame_from_crop(int(self.rows[index]))
         centres = np.arange(self.crop_size) + 0.5
-        grid = np.stack(np.meshgrid(centres, centres), axis=-1)  # [S, S, 2] x, y
-        points = transform_points(self.crop_metadata.frame_from_crop(int(self.rows[index])), grid)
-        return ((points > 0) & (points < np.array([width, height]))).all(axis=-1)
+        along_row, along_column = (
+            centres[None, :, None] * frame_from_crop[:2, 0],
+            centres[:, None] * frame_from_crop[:2, 1],
+        )
+        points = along_row + (along_column + frame_from_crop[:2, 2])[:, None]  # [S, S, 2] x, y
+        return (points[..., 0] > 0) & (points[..., 0] < width) & (points[..., 1] > 0) & (points[..., 1] < height)
 
     def save(self, path: Path) -> None:
         """Write the numbers through a temporary name; the images are written by ``write_crop``."""

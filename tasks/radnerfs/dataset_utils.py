@@ -5,6 +5,9 @@ Reads: ``trainval_dataset.npz`` and its crops. A training step then only indexes
 
 from __future__ import annotations
 
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +21,7 @@ from modules.commons.progress import Progress
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.condition import ConditionStatistics, conditions_of_clip
-from modules.radnerfs.surface import FacePose, SurfaceHits, project_mesh, region_bounds, surface_hits
+from modules.radnerfs.surface import FacePose, SurfaceHits, project_mesh, region_bounds, region_weight, surface_hits
 from modules.structures.cameras import CAMERA_DISTANCE
 from modules.structures.dataset import NeRFDataset
 
@@ -130,7 +133,7 @@ class RADNeRFDataset:
             )
         self.source = source
         self.face_model = face_model
-        self.region = region
+        self.region: Region = region
         self._margin_px = margin_px
         coeffs = source.coeffs
         self.statistics = ConditionStatistics(source.condition_mean, source.condition_std)
@@ -140,7 +143,17 @@ class RADNeRFDataset:
         self.train_indices = np.flatnonzero(source.is_train)
         self.val_indices = np.flatnonzero(~source.is_train)
         self.box = self._canonical_box()
-        self.rays = self._build_rays(ray_stride, progress)
+        self._ray_stride = ray_stride
+        self._progress = progress
+
+    @functools.cached_property
+    def rays(self) -> RayTable:
+        """All training rays; cast when first asked for."""
+        return self._build_rays(self._ray_stride, self._progress)
+
+    def training_motion(self) -> Tensor:
+        """z-scored conditions ``[M, 204]`` of the stored training frames."""
+        return self.conditions[self.source.rows[self.train_indices], self.conditions.shape[1] // 2]
 
     def pose(self, index: int) -> FacePose:
         """The fitted head of stored frame ``index``."""
@@ -157,9 +170,10 @@ class RADNeRFDataset:
         if bounds is None:
             return None
         hits = surface_hits(self.face_model, self.pose(index), camera_matrix, bounds, self.region, projected)
-        mouth = surface_hits(self.face_model, self.pose(index), camera_matrix, bounds, "mouth", projected).weight > 0
+        mouth = region_weight(self.face_model, hits, "mouth") > 0
         learn = hits.mask & dilate(hits.weight > 0, self._margin_px)
-        learn &= window_of(self.source.inside_frame(index), bounds)
+        if self._crop_leaves_frame(index):
+            learn &= window_of(self.source.inside_frame(index), bounds)
         occluder = self.source.occluder(index)
         if occluder is not None:
             learn &= ~dilate(window_of(occluder, bounds), 3)
@@ -169,6 +183,11 @@ class RADNeRFDataset:
     def unit_positions(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
         """Head-space points ``[..., 3]`` in the field's cube."""
         return (canonical - self.box.center) * np.float32(self.box.scale)
+
+    def _crop_leaves_frame(self, index: int) -> bool:
+        box = self.source.crop_metadata.region(int(self.source.rows[index])).bounding_box()
+        height, width = self.source.crop_metadata.frame_size_hw
+        return box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height
 
     def frame_px_per_dm(self) -> float:
         """How finely the crops show the face: frame pixels per dm, less where crops are smaller than the frame."""
@@ -190,17 +209,27 @@ class RADNeRFDataset:
         parts: list[tuple[Tensor, ...]] = []
         mouths: list[Tensor] = []
         total = 0
-        for number, index in enumerate(self.train_indices):
-            frame = self.frame_rays(int(index))
-            if frame is not None and frame.learn.any():
-                columns, mouth = self._flatten(frame, number, int(self.source.rows[index]), ray_stride)
-                mouths.append(torch.from_numpy(np.flatnonzero(mouth) + total))
-                total += len(mouth)
-                parts.append(columns)
-            progress("cast frames", number + 1, len(self.train_indices))
+
+        def cast(number: int) -> tuple[tuple[Tensor, ...], NDArray[np.bool_]] | None:
+            index = int(self.train_indices[number])
+            frame = self.frame_rays(index)
+            if frame is None or not frame.learn.any():
+                return None
+            return self._flatten(frame, number, int(self.source.rows[index]), ray_stride)
+
+        # numpy and OpenCV release the interpreter in their inner loops, so threads share the work
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for number, answer in enumerate(pool.map(cast, range(len(self.train_indices)))):
+                progress("cast frames", number + 1, len(self.train_indices))
+                if answer is not None:
+                    columns, mouth = answer
+                    mouths.append(torch.from_numpy(np.flatnonzero(mouth) + total))
+                    total += len(mouth)
+                    parts.append(columns)
         if not parts:
             raise CheckpointError(f"{self.source.crops_dir}: no crop shows the face; prepare the video again")
-        return RayTable(*(torch.cat(column) for column in zip(*parts, strict=True)), torch.cat(mouths))
+        position, direction, rgb, row, frame, pixel = (torch.cat(column) for column in zip(*parts, strict=True))
+        return RayTable(position, direction, rgb, row, frame, pixel, torch.cat(mouths))
 
     def _flatten(
         self, frame: FrameRays, number: int, row: int, stride: int

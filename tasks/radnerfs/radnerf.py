@@ -22,11 +22,11 @@ from modules.commons.errors import CheckpointError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
 from modules.face_model.model import FaceModel
-from modules.radnerfs.person import PersonField, single_code
+from modules.radnerfs.person import PersonField, seen_cells, single_code
 from modules.structures.dataset import NeRFDataset
 from tasks.configs import OptimConfig, RADNeRFTaskConfig
 from tasks.hooks import CallHook, ProgressHook, ScalarHook
-from tasks.radnerfs.dataset_utils import RADNeRFDataset, RayBatch, draw_batch
+from tasks.radnerfs.dataset_utils import POSITION_STEPS, RADNeRFDataset, RayBatch, draw_batch
 from tasks.radnerfs.losses import charbonnier, code_penalty, psnr
 from tasks.radnerfs.validation import write_validation_images
 from tasks.trainer import Trainer
@@ -49,10 +49,12 @@ class RADNeRFTask:
         self.device = device
         torch.manual_seed(config.seed)  # module initialisation has no generator argument
         sizes = replace(config.radnerf, individual_embedding_num=len(dataset.train_indices))
-        self.person = PersonField(sizes, len(dataset.source.coeffs.identity))
+        bank = dataset.training_motion()
+        self.rays = dataset.rays.to(device)
+        self.person = PersonField(sizes, len(dataset.source.coeffs.identity), len(bank))
+        self.person.motion_bank.copy_(bank)
         self._fill_person()
         self.person.to(device)
-        self.rays = dataset.rays.to(device)
         self.conditions = dataset.conditions.to(device)
         self.generator = torch.Generator(device=device).manual_seed(config.seed)
         self.optimizer = build_optimizer(self.person, config.optim, device)
@@ -66,6 +68,7 @@ class RADNeRFTask:
         self.person.box_center.copy_(torch.from_numpy(box.center))
         self.person.box_scale.fill_(box.scale)
         self.person.px_per_dm.fill_(self.dataset.frame_px_per_dm())
+        self.person.seen.copy_(seen_cells(self.rays.position.float() / POSITION_STEPS))
 
     def training_step(self, step: int) -> Mapping[str, Tensor]:
         """One Adam step on random rays of all frames."""
@@ -97,7 +100,9 @@ class RADNeRFTask:
 
     def averaged(self) -> PersonField:
         """A copy of the person with the averaged weights and one appearance code, as a checkpoint holds it."""
-        person = PersonField(single_code(self.person.config), len(self.person.identity)).to(self.device)
+        person = PersonField(
+            single_code(self.person.config), len(self.person.identity), len(self.person.motion_bank)
+        ).to(self.device)
         tensors = {**self.person.state_dict(), **self.average}
         name = "radnerf.individual_embeddings"
         tensors[name] = tensors[name].mean(dim=0, keepdim=True)
@@ -248,7 +253,7 @@ def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset
 def save_person(person: PersonField, config: RADNeRFTaskConfig, out_dir: Path, dataset: RADNeRFDataset) -> None:
     """Write the finished checkpoint; grids are stored as float16, which is below their own noise."""
     tensors = {
-        name: value.half() if name.endswith("embedder.embeddings") else value
+        name: value.half() if name.endswith(("embedder.embeddings", "motion_bank")) else value
         for name, value in person.state_dict().items()
     }
     source = dataset.source
@@ -279,7 +284,8 @@ def load_person(directory: Path, device: torch.device) -> tuple[PersonField, RAD
     checkpoint = load_checkpoint(directory, parts={"model"})
     config = checkpoint.config(RADNeRFTaskConfig)
     try:
-        person = PersonField(config.radnerf, len(checkpoint.model["identity"]))
+        sizes = (len(checkpoint.model[name]) for name in ("identity", "motion_bank"))
+        person = PersonField(config.radnerf, *sizes)
         person.load_state_dict({name: value.float() if value.is_floating_point() else value
                                 for name, value in checkpoint.model.items()})  # fmt: skip
     except (RuntimeError, KeyError) as error:

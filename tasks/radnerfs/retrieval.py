@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
-from modules.face_model.mesh_renderer import interpolate, rasterize
+from modules.face_model.mesh_renderer import Bounds, interpolate, rasterize
 from modules.structures.dataset import NeRFDataset
 from modules.structures.landmarks import MOUTH, N_MESH
 
@@ -32,18 +32,19 @@ class RetrievalBaseline:
         wanted = normalized_lips(self.source.landmarks_px[index][None])[0]
         return int(self.train[np.argmin(align_error(shapes, wanted))])
 
-    def render(self, index: int) -> NDArray[np.uint8]:
-        """The nearest frame warped onto the landmarks of stored frame ``index``: RGB crop."""
-        nearest = self.nearest(index)
-        landmarks = self.source.landmarks_px
-        return warp_by_landmarks(self.source.crop(nearest), landmarks[nearest], landmarks[index])
+    def render(self, index: int, bounds: Bounds) -> NDArray[np.uint8]:
+        """The nearest frame warped onto the landmarks of stored frame ``index``: RGB of a window of the crop."""
+        return self._warped(self.nearest(index), index, bounds)
 
-    def render_mean(self, index: int, count: int = 24) -> NDArray[np.uint8]:
+    def render_mean(self, index: int, bounds: Bounds, count: int = 10) -> NDArray[np.uint8]:
         """The mean of ``count`` training frames, each warped onto the landmarks of ``index``: lips that never move."""
         chosen = self.train[np.linspace(0, len(self.train) - 1, min(count, len(self.train))).round().astype(int)]
+        warped = np.stack([self._warped(int(i), index, bounds) for i in chosen])
+        return np.round(warped.astype(np.float32).mean(axis=0)).astype(np.uint8)
+
+    def _warped(self, taken: int, index: int, bounds: Bounds) -> NDArray[np.uint8]:
         landmarks = self.source.landmarks_px
-        warped = [warp_by_landmarks(self.source.crop(int(i)), landmarks[i], landmarks[index]) for i in chosen]
-        return np.round(np.mean(np.stack(warped).astype(np.float32), axis=0)).astype(np.uint8)
+        return warp_by_landmarks(self.source.crop(taken), landmarks[taken], landmarks[index], bounds)
 
 
 def normalized_lips(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -60,21 +61,23 @@ def align_error(shapes: NDArray, wanted: NDArray) -> NDArray[np.float64]:
 
 
 def warp_by_landmarks(
-    rgb: NDArray[np.uint8], source: NDArray[np.floating], wanted: NDArray[np.floating]
+    rgb: NDArray[np.uint8], source: NDArray[np.floating], wanted: NDArray[np.floating], bounds: Bounds
 ) -> NDArray[np.uint8]:
     """Piecewise-affine warp of ``rgb [S, S, 3]`` that moves landmarks ``source [478, 2]`` to ``wanted``.
 
-    Outside the landmarks the picture stays as it is.
+    Towards the edge of the picture the warp fades out.
+
+    Returns:
+        The window ``bounds`` of the warped picture.
     """
     size = rgb.shape[0]
     anchors = np.concatenate([wanted[:N_MESH], _frame_corners(size)]).astype(np.float64)
     origins = np.concatenate([source[:N_MESH], _frame_corners(size)]).astype(np.float64)
     triangles = Delaunay(anchors).simplices
-    fragments = rasterize(anchors, np.ones(len(anchors)), triangles, (0, 0, size, size))
+    fragments = rasterize(anchors, np.ones(len(anchors)), triangles, bounds)
     lookup = interpolate(fragments, triangles, origins) - np.float32(0.5)
-    return np.asarray(
-        cv2.remap(rgb, lookup[..., 0], lookup[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8
-    )
+    warped = cv2.remap(rgb, lookup[..., 0], lookup[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, dtype=np.uint8)
 
 
 def _frame_corners(size: int) -> NDArray[np.float64]:

@@ -1,0 +1,130 @@
+"""Motion → pixels: a trained person's region, rendered on a frame's own pixel grid.
+
+Reads: a person's checkpoint. Nothing outside the asked region is rendered.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modules.commons.device import pick_device
+from modules.commons.errors import CheckpointError
+from modules.face_model.mesh_renderer import Bounds
+from modules.face_model.model import FaceModel, Region
+from modules.radnerfs.person import render_hits
+from modules.radnerfs.surface import FacePose, project_mesh, region_bounds, surface_hits
+from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
+from modules.structures.frames import FramePatch
+from tasks.radnerfs.radnerf import load_person
+
+logger = logging.getLogger(__name__)
+
+MAX_MAGNIFICATION = 1.3
+"""A target face this much larger than the training one cannot be sharp."""
+Projected = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class IdentityRenderer:
+    """Renders one person.
+
+    Args:
+        checkpoint_dir: what training wrote.
+        face_model: the CPU model the coefficients belong to.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, corrupt or belongs to another face model.
+    """
+
+    def __init__(self, checkpoint_dir: Path, face_model: FaceModel, device: str = "auto") -> None:
+        self.person, self.config, version = load_person(checkpoint_dir, pick_device(device))
+        if version != face_model.version:
+            raise CheckpointError(
+                f"{checkpoint_dir} belongs to face model {version!r}, in use is {face_model.version!r}; "
+                f"train the person again"
+            )
+        self.face_model = face_model
+        self._warned_of_size = False
+
+    def conditions(self, expression: NDArray[np.float32], lle_percent: float = 0.0) -> Tensor:
+        """Condition windows ``[T, window, 204]`` of a whole motion; row t goes to ``render_patch`` of frame t.
+
+        Args:
+            expression: ``[T, E]``, consecutive frames.
+            lle_percent: share of the motion that is rebuilt from the training frames, 0..1.
+        """
+        return self.person.condition_windows(self.face_model, expression, lle_percent)
+
+    def render_patch(
+        self,
+        identity: NDArray[np.float32],
+        expression: NDArray[np.float32],
+        euler: NDArray[np.float32],
+        translation: NDArray[np.float32],
+        camera: CameraIntrinsics,
+        cond_window: Tensor,
+        source_expression: NDArray[np.float32] | None = None,
+        region: Region = "lower_face",
+    ) -> FramePatch:
+        """Render a region in the frame of ``camera``.
+
+        Args:
+            identity: ``[I]``.
+            expression: ``[E]`` the new one.
+            euler: ``[3]`` rad.
+            translation: ``[3]`` dm.
+            camera: of the frame.
+            cond_window: ``[window, 204]``, a row of ``conditions``.
+            source_expression: ``[E]`` what the frame shows; its region is covered too.
+            region: what to replace.
+
+        Returns:
+            The patch; alpha is 0 where no head is seen, or skin that training never saw. A region outside the frame
+            gives a patch of one transparent pixel.
+        """
+        pose = FacePose(identity, expression, euler, translation)
+        matrix, size_wh = camera.matrix(), (camera.width, camera.height)
+        projected = project_mesh(self.face_model, pose, matrix)
+        shown = None
+        if source_expression is not None:
+            shown = FacePose(identity, source_expression, euler, translation)
+        source = project_mesh(self.face_model, shown, matrix) if shown else None
+        bounds = self._bounds(projected, source, region, size_wh)
+        if bounds is None:
+            return FramePatch((0, 0, 1, 1), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.float32))
+        self._check_size(camera, translation)
+        hits = surface_hits(self.face_model, pose, matrix, bounds, region, projected)
+        alpha = hits.weight
+        if shown is not None:
+            alpha = np.maximum(alpha, surface_hits(self.face_model, shown, matrix, bounds, region, source).weight)
+        alpha = np.clip(alpha * hits.mask * self.person.known(hits.canonical), 0.0, 1.0).astype(np.float32)
+        with torch.inference_mode():
+            condition = self.person.encode(cond_window[None].to(self.person.device))[0]
+        rgb = render_hits(self.person, hits, alpha > 0, condition)
+        return FramePatch(bounds, rgb, alpha)
+
+    def _bounds(
+        self, projected: Projected, source: Projected | None, region: Region, size_wh: tuple[int, int]
+    ) -> Bounds | None:
+        """Window around the region of both meshes."""
+        weights = self.face_model.region_weights[region].numpy()
+        windows = [region_bounds(p[0], weights, size_wh) for p in (projected, source) if p is not None]
+        found = [window for window in windows if window is not None]
+        if not found:
+            return None
+        low, high = np.min(found, axis=0), np.max(found, axis=0)
+        return int(low[0]), int(low[1]), int(high[2]), int(high[3])
+
+    def _check_size(self, camera: CameraIntrinsics, translation: NDArray[np.float32]) -> None:
+        magnification = camera.fx / (CAMERA_DISTANCE - float(translation[2])) / float(self.person.px_per_dm)
+        if magnification > MAX_MAGNIFICATION and not self._warned_of_size:
+            self._warned_of_size = True
+            logger.warning(
+                "the face is %.1f times larger than in training: it will look soft; train on this video", magnification
+            )
