@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,10 @@ class BoundingBox:
         half_w, half_h = self.width * factor / 2, self.height * factor / 2
         return BoundingBox(cx - half_w, cy - half_h, cx + half_w, cy + half_h)
 
+    def shifted(self, x: float, y: float) -> BoundingBox:
+        """The box moved by (x, y) px."""
+        return BoundingBox(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
+
     def pixel_bounds(self, width: int, height: int) -> tuple[int, int, int, int] | None:
         """Integer (x0, y0, x1, y1) of the pixels touched inside a frame, or None when outside it."""
         x0, y0 = max(0, int(np.floor(self.x0))), max(0, int(np.floor(self.y0)))
@@ -64,7 +68,7 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceDetection:
-    """One detected face: its box, a score in 0..1 and key points ``[K, 2]`` px (eyes first: image-left, image-right)."""
+    """One detected face: box, score in 0..1 and key points ``[K, 2]`` px (eyes first: image-left, image-right)."""
 
     box: BoundingBox
     score: float
@@ -75,3 +79,7 @@ class FaceDetection:
             raise ValueError(f"detection score outside 0..1: {self.score}")
         if self.keypoints.ndim != 2 or self.keypoints.shape[1] != 2:
             raise ValueError(f"keypoints must be [K, 2], got {self.keypoints.shape}")
+
+    def shifted(self, x: float, y: float) -> FaceDetection:
+        """The same detection moved by (x, y) px: from a window's pixels to the frame's."""
+        return replace(self, box=self.box.shifted(x, y), keypoints=self.keypoints + np.array([x, y], dtype=np.float32))

@@ -117,8 +117,9 @@ class MultiTracker:
             return None
         x, y = bounds[:2]
         found = [_to_face_box(face, x, y) for face in self._region_detector.detect(rgb_from_planes(frame, bounds))]
-        best = max(found, key=lambda face: face.box.iou(track.last), default=None) if track.last else None
-        return best if best is not None and best.box.iou(track.last) >= MIN_OVERLAP else None
+        last = track.last
+        best = max(found, key=lambda face: face.box.iou(last), default=None)
+        return best if best is not None and best.box.iou(last) >= MIN_OVERLAP else None
 
 
 def _to_face_box(face: FaceDetection, x: float, y: float) -> FaceDetection:
@@ -144,7 +145,7 @@ def _seen_area(track: _Track) -> float:
 
 def _smoothed(track: _Track) -> FaceTrack:
     seen = np.array([box is not None for box in track.boxes])
-    boxes = np.stack([box.as_array() if box is not None else np.zeros(4) for box in track.boxes])
+    boxes = np.stack([box.as_array() if box is not None else np.full(4, np.nan) for box in track.boxes])
     last = int(np.flatnonzero(seen)[-1]) + 1
     scores = np.array(track.scores[:last], dtype=np.float32)
     return FaceTrack(smooth_boxes(boxes[:last], seen[:last]), seen[:last], scores, track.first)
