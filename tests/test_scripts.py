@@ -1,7 +1,6 @@
 """The scripts: their form, what set-up does step by step (against a recording stand-in for Python), and real runs."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -211,5 +210,6 @@ def test_the_named_commands_are_runnable():
 
 def test_an_unknown_flag_is_refused(tmp_path):
     script = ROOT / "inference" / "genefacepp_infer_arbitrary.py"
-    result = run([sys.executable, script, "--no_such_flag"], tmp_path, **os.environ)
-    assert result.returncode == 2 and re.search(r"error: .*--no_such_flag|required", result.stderr)
+    job = ["--src_video", "a.mp4", "--drv_aud", "a.wav", "--out_name", "b.mp4"]
+    result = run([sys.executable, script, *job, "--no_such_flag"], tmp_path, **os.environ)
+    assert result.returncode != 0 and "--no_such_flag" in result.stderr and "Traceback" not in result.stderr

@@ -70,6 +70,3 @@ class StageTimer:
             elapsed = time.perf_counter() - start
             self._seconds[name] += elapsed
             logger.info("%s: %.1f s", name, elapsed)
-
-
-setup_logging = configure_logging  # the name it had for some hours; goes when nobody uses it
