@@ -74,7 +74,9 @@ def estimate_field(
     if int(inside.sum()) < ring.min_pixels:
         return None
     trusted = np.where(inside, trusted, np.float32(0))
-    ratio, mass = _cells(source, np.where(inside[..., None], patch, np.float32(0)), trusted)
+    if not np.isfinite(patch).all():  # outside the alpha a patch may hold anything
+        patch = np.where(inside[..., None], patch, np.float32(0))
+    ratio, mass = _cells(source, patch, trusted)
     field = np.broadcast_to(np.median(ratio[mass > _NEARLY_NOTHING], axis=0), ratio.shape)
     for is_last in (*[False] * (_PASSES - 1), True):
         agreement = _agreement(ratio - field, mass > _NEARLY_NOTHING, ring.outlier)
@@ -89,7 +91,10 @@ def apply_field(patch: NDArray[np.float32], field: Field) -> NDArray[np.float32]
     """The patch, ``[h, w, 3]`` in 0..1, with the field's gains applied."""
     height, width = patch.shape[:2]
     gains = cv2.resize(np.exp(field), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.clip((patch + np.float32(PIVOT)) * gains - np.float32(PIVOT), 0.0, 1.0).astype(np.float32)
+    matched = patch + np.float32(PIVOT)
+    matched *= gains
+    matched -= np.float32(PIVOT)
+    return np.clip(matched, 0.0, 1.0, out=matched)
 
 
 def membrane(values: NDArray[np.float32], mass: NDArray[np.float32], stiffness: float) -> NDArray[np.float32]:
@@ -137,8 +142,8 @@ def _cells(
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     weight = trusted[..., None]
     of_source, mass = _reduced(source * weight, trusted, size)
-    of_patch, _ = _reduced(np.clip(patch, 0, 1) * weight, trusted, size)
-    return np.log((of_source + PIVOT) / (of_patch + PIVOT)).astype(np.float32), mass
+    of_patch, _ = _reduced(patch * weight, trusted, size)
+    return np.log((of_source + PIVOT) / (np.clip(of_patch, 0, 1) + PIVOT)).astype(np.float32), mass
 
 
 def _reduced(

@@ -110,7 +110,7 @@ class FramePatch:
             raise ValueError(f"patch arrays must be float32, got rgb {self.rgb.dtype}, alpha {self.alpha.dtype}")
         if not (self.alpha.min() >= 0.0 and self.alpha.max() <= 1.0):
             raise ValueError("patch alpha outside 0..1")
-        if not np.isfinite(self.rgb[self.alpha > 0]).all():
+        if not (np.isfinite(self.rgb).all() or np.isfinite(self.rgb[self.alpha > 0]).all()):
             raise ValueError("patch colour is not finite where alpha is above 0")
 
     def __repr__(self) -> str:

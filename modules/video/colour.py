@@ -5,7 +5,7 @@ Planes stay as decoded. Only regions become RGB, and a patch changes only the sa
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import cv2
@@ -94,7 +94,9 @@ def rgb_from_planes(frame: Frame, bounds: Bounds | None = None) -> RgbImage:
 
 def rgb_float_from_planes(frame: Frame, bounds: Bounds | None = None) -> NDArray[np.float32]:
     """RGB float32 ``[h, w, 3]`` in 0..1 of a region, not rounded."""
-    return np.clip(_rgb_255(frame, _checked_bounds(frame, bounds)) * np.float32(1 / 255), 0.0, 1.0)
+    rgb = _rgb_255(frame, _checked_bounds(frame, bounds))
+    rgb *= np.float32(1 / 255)
+    return np.clip(rgb, 0.0, 1.0, out=rgb)
 
 
 def chroma_alpha(alpha: NDArray[np.float32], layout: PlaneLayout) -> NDArray[np.float32]:
@@ -126,53 +128,55 @@ def blend_patch(frame: Frame, patch: FramePatch) -> Frame:
     covered = patch.alpha > 0
     if not covered.any():
         return frame
-    rgb = np.where(covered[..., None], np.clip(patch.rgb, 0.0, 1.0), np.float32(0))
-    planes_of_patch = _planes_from_rgb(rgb, frame.layout)
+    rgb = np.clip(patch.rgb, 0.0, 1.0)
+    rgb[~covered] = 0
+    codes = _planes_from_rgb(rgb, frame.layout)
     luma, blue, red = (plane.copy() for plane in frame.planes)
     window = luma[y0:y1, x0:x1]
-    weighted = patch.alpha * (planes_of_patch[..., 0] - window)
-    window[:] = np.rint(window + weighted).astype(np.uint8)
-    _blend_chroma((blue, red), planes_of_patch[..., 1:], patch, frame)
+    window[:] = np.rint(window + patch.alpha * (codes[..., 0] - window)).astype(np.uint8)
+    canvas = _ChromaCanvas.around(patch.bounds, frame)
+    alpha = canvas.at_sites(patch.alpha)
+    for plane, k in ((blue, 1), (red, 2)):
+        window = canvas.window(plane, alpha.shape)
+        blended = window + (canvas.at_sites(patch.alpha * codes[..., k]) - alpha * window)
+        window[:] = np.where(alpha > 0, np.clip(np.rint(blended), 0, 255), window).astype(np.uint8)
     return replace(frame, planes=(luma, blue, red))
 
 
-def _blend_chroma(
-    planes: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-    chroma: NDArray[np.float32],
-    patch: FramePatch,
-    frame: Frame,
-) -> None:
-    """Write the chroma of a patch, ``[h, w, 2]`` at luma resolution, into both chroma planes in place."""
-    canvas, origin = _chroma_canvas(chroma, patch, frame)
-    sites = _site_mean(canvas, frame.layout)
-    alpha = sites[..., 2]
-    rows = slice(origin[1], origin[1] + alpha.shape[0])
-    columns = slice(origin[0], origin[0] + alpha.shape[1])
-    for k, plane in enumerate(planes):
-        window = plane[rows, columns]
-        blended = window + (sites[..., k] - alpha * window)
-        window[:] = np.where(alpha > 0, np.clip(np.rint(blended), 0, 255), window).astype(np.uint8)
+@dataclass(frozen=True, slots=True)
+class _ChromaCanvas:
+    """Luma pixels around a patch, aligned to the chroma grid.
 
-
-def _chroma_canvas(
-    chroma: NDArray[np.float32], patch: FramePatch, frame: Frame
-) -> tuple[NDArray[np.float32], tuple[int, int]]:
-    """(alpha·Cb, alpha·Cr, alpha) on luma pixels from a chroma sample's edge on, and that sample's (column, row).
-
-    The canvas keeps one free chroma sample around the patch where the frame has one, because a sited filter reaches
-    a pixel beyond its block; at the frame's border its edge values continue, as the source's own filter saw them.
+    It keeps one free chroma sample around the patch where the frame has one, because a sited filter reaches a pixel
+    beyond its block; at the frame's border its edge values continue, as the source's own filter saw them.
     """
-    height, width = frame.size_hw
-    x0, y0, x1, y1 = patch.bounds
-    shift_x, shift_y = frame.layout.chroma_shift
-    left, top = max((x0 >> shift_x) - 1, 0) << shift_x, max((y0 >> shift_y) - 1, 0) << shift_y
-    right = min((((x1 - 1) >> shift_x) + 2) << shift_x, width)
-    bottom = min((((y1 - 1) >> shift_y) + 2) << shift_y, height)
-    canvas = np.zeros((bottom - top, right - left, 3), np.float32)
-    inside = canvas[y0 - top : y1 - top, x0 - left : x1 - left]
-    inside[..., :2] = chroma * patch.alpha[..., None]
-    inside[..., 2] = patch.alpha
-    return canvas, (left >> shift_x, top >> shift_y)
+
+    patch: Bounds
+    canvas: Bounds
+    layout: PlaneLayout
+
+    @classmethod
+    def around(cls, patch: Bounds, frame: Frame) -> _ChromaCanvas:
+        height, width = frame.size_hw
+        x0, y0, x1, y1 = patch
+        shift_x, shift_y = frame.layout.chroma_shift
+        left, top = max((x0 >> shift_x) - 1, 0) << shift_x, max((y0 >> shift_y) - 1, 0) << shift_y
+        right = min((((x1 - 1) >> shift_x) + 2) << shift_x, width)
+        bottom = min((((y1 - 1) >> shift_y) + 2) << shift_y, height)
+        return cls(patch, (left, top, right, bottom), frame.layout)
+
+    def at_sites(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Patch values ``[h, w]``, 0 around them, as means at the chroma sites of the canvas."""
+        x0, y0, x1, y1 = self.patch
+        left, top, right, bottom = self.canvas
+        padding = (y0 - top, bottom - y1, x0 - left, right - x1)
+        padded = cv2.copyMakeBorder(np.ascontiguousarray(values), *padding, cv2.BORDER_CONSTANT, value=0)
+        return _site_mean(np.asarray(padded, np.float32), self.layout)
+
+    def window(self, plane: NDArray[np.uint8], size_hw: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The canvas's part of a chroma plane, as a view."""
+        row, column = self.canvas[1] >> self.layout.chroma_shift[1], self.canvas[0] >> self.layout.chroma_shift[0]
+        return plane[row : row + size_hw[0], column : column + size_hw[1]]
 
 
 def _checked_bounds(frame: Frame, bounds: Bounds | None) -> Bounds:
@@ -250,7 +254,7 @@ def site_offset(layout: PlaneLayout) -> tuple[float, float]:
 
 
 def _site_mean(values: NDArray[np.float32], layout: PlaneLayout) -> NDArray[np.float32]:
-    """Mean of ``[h, w]`` or ``[h, w, c]`` over one chroma sample's area centred on each chroma site."""
+    """Mean of ``[h, w]`` over one chroma sample's area centred on each chroma site."""
     offsets = site_offset(layout)
     for axis, (shift, offset) in enumerate(zip(layout.chroma_shift[::-1], offsets[::-1], strict=True)):
         if shift:

@@ -12,7 +12,7 @@ from modules.commons.errors import VideoReadError
 from modules.commons.workspace import DEMO_DIR, ROOT
 from modules.video.colour import rgb_from_planes
 from modules.video.reader import VideoReader
-from tests.support.synthetic_video import ClipSpec, make_clip, read_video, video_frame, write_tone
+from tests.support.synthetic_video import ClipSpec, frame_planes, make_clip, read_video, video_frame, write_tone
 
 CLIPS = ROOT.parent / "shared" / "clips"
 
@@ -317,3 +317,23 @@ def test_a_tall_real_clip_opens_upright():
         frames = reader.frames()
         assert next(frames).size_hw == (1920, 1080)
         assert reader.info.layout.matrix == "bt709" and reader.info.has_audio
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"), [({"degrees": 0, "hflip": True}, "mirror"), ({"degrees": 45}, "45 degrees")]
+)
+def test_a_mirrored_or_slanted_display_is_refused(tmp_path, turn, words):
+    path = tmp_path / "odd.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.set_display_rotation(**turn)
+        for i in range(3):
+            container.mux(stream.encode(video_frame(make_planes(i), "yuv420p", i, Fraction(1, 25))))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoReadError, match=words):
+        VideoReader(path)
+
+
+def make_planes(index):
+    return frame_planes(ClipSpec(), index)
