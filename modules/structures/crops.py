@@ -41,6 +41,15 @@ class CropRegion:
         matrix[:2, 2] = offset
         return matrix
 
+    def frame_from_crop(self, crop_size: int) -> NDArray[np.float64]:
+        """``[3, 3]`` map of continuous crop pixels to continuous frame pixels, the inverse of ``crop_from_frame``."""
+        scale = self.side / crop_size
+        cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
+        matrix = np.eye(3)
+        matrix[:2, :2] = np.array([[cos, -sin], [sin, cos]]) * scale
+        matrix[:2, 2] = np.array([self.center_x, self.center_y]) - matrix[:2, :2] @ np.full(2, crop_size / 2)
+        return matrix
+
     def shifted(self, x: float, y: float) -> CropRegion:
         """The same square moved by (x, y) px, for instance into the pixels of a window."""
         return replace(self, center_x=self.center_x + x, center_y=self.center_y + y)
@@ -77,7 +86,8 @@ class CropMetadata:
         return self.region(frame_index).crop_from_frame(self.crop_size)
 
     def frame_from_crop(self, frame_index: int) -> NDArray[np.float64]:
-        return np.linalg.inv(self.crop_from_frame(frame_index))
+        """``[3, 3]`` map of continuous crop pixels to continuous frame pixels at ``frame_index``."""
+        return self.region(frame_index).frame_from_crop(self.crop_size)
 
     def to_json(self) -> str:
         return json.dumps(

@@ -66,17 +66,20 @@ def decode(
     """Boxes whose score reaches ``min_score``, unsuppressed.
 
     Args:
-        regressors: ``[A, 4 + 2K]``: centre x, centre y, width, height, then key points, in input pixels from the anchor.
+        regressors: ``[A, 4 + 2K]`` input pixels from the anchor: centre x, centre y, width, height, then key points.
         logits: ``[A]``.
         anchors: ``[A, 2]``.
+        input_size: side of the network's square input, px.
+        min_score: what is scored lower is left out.
     """
     scores = expit(logits)
     keep = np.flatnonzero(scores >= min_score)
-    values = regressors[keep].reshape(len(keep), regressors.shape[1] // 2, 2) / input_size
+    values = regressors[keep].reshape(len(keep), regressors.shape[1] // 2, 2) / np.float32(input_size)
     center = values[:, 0] + anchors[keep]
     half = values[:, 1] / 2
     keypoints = values[:, 2:] + anchors[keep][:, None]
-    return RawDetections(np.concatenate([center - half, center + half], axis=1), keypoints, scores[keep])
+    boxes = np.concatenate([center - half, center + half], axis=1)
+    return RawDetections(boxes.astype(np.float32), keypoints.astype(np.float32), scores[keep])
 
 
 def pairwise_iou(box: NDArray, boxes: NDArray) -> NDArray:
@@ -155,7 +158,7 @@ class BlazeFace:
             ),
             min_iou=0.3,
         )
-        image_from_unit = np.linalg.inv(region.crop_from_frame(1))
+        image_from_unit = region.frame_from_crop(1)
         return [_face(image_from_unit, *row) for row in zip(raw.boxes, raw.keypoints, raw.scores, strict=True)]
 
 

@@ -83,7 +83,7 @@ class FaceLandmarker:
         outputs = self._mesh.run((image.astype(np.float32) / 255.0)[None])
         mesh = outputs["Identity"].reshape(-1, 3)
         presence = float(expit(outputs["Identity_1"].ravel()[0]))
-        rgb_from_crop = np.linalg.inv(square.crop_from_frame(self._size))
+        rgb_from_crop = square.frame_from_crop(self._size)
         points = transform_points(rgb_from_crop, mesh[:, :2].astype(np.float64)).astype(np.float32)
         depth = (mesh[:, 2] * (square.side / self._size)).astype(np.float32)
         return LandmarkResult(points, depth, presence, self._scores(points))

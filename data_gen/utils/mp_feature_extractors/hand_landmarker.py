@@ -102,7 +102,7 @@ class HandLandmarker:
             outputs["Identity"][0], outputs["Identity_1"][0, :, 0], self._anchors, self._palm_size, self._min_palm
         )
         found = weighted_nms(raw, min_iou=0.3)
-        image_from_unit = np.linalg.inv(square.crop_from_frame(1))
+        image_from_unit = square.frame_from_crop(1)
         palms = []
         for box, keypoints, score in zip(found.boxes, found.keypoints, found.scores, strict=True):
             (x0, y0), (x1, y1) = transform_points(image_from_unit, box.reshape(2, 2))
@@ -118,7 +118,7 @@ class HandLandmarker:
         if presence < self._min_presence:
             return None
         points = outputs["Identity"].reshape(21, 3)[:, :2].astype(np.float64)
-        rgb_from_crop = np.linalg.inv(region.crop_from_frame(self._hand_size))
+        rgb_from_crop = region.frame_from_crop(self._hand_size)
         return HandResult(transform_points(rgb_from_crop, points).astype(np.float32), presence, region)
 
     def detect(self, rgb: NDArray[np.uint8], area: BoundingBox | None = None) -> list[HandResult]:

@@ -76,7 +76,7 @@ class MediaPipeLandmarker:
         if not found.face_landmarks:
             return _nothing()
         unit = np.array([(mark.x, mark.y, mark.z) for mark in found.face_landmarks[0]], dtype=np.float64)
-        points = transform_points(np.linalg.inv(wide.crop_from_frame(1)), unit[:, :2])
+        points = transform_points(wide.frame_from_crop(1), unit[:, :2])
         scores = np.array([shape.score for shape in found.face_blendshapes[0]], dtype=np.float32)
         return LandmarkResult(points.astype(np.float32), (unit[:, 2] * wide.side).astype(np.float32), 1.0, scores)
 

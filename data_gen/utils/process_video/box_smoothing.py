@@ -13,7 +13,7 @@ MEASUREMENT_STD = 0.01
 ACCELERATION_STD = 0.02
 """Kick per frame² over the face size; a fast nod reaches 0.1 face sizes per frame within five frames."""
 JUMP = 0.75
-"""A box that moves further than this many face sizes in one frame (or grows as much) is another shot or another face."""
+"""A box that moves (or grows) by more than this many face sizes in one frame is another shot or another face."""
 
 Boxes = NDArray[np.float64]
 

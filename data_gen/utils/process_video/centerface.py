@@ -44,6 +44,7 @@ def decode_heatmap(
         scale: ``[2, h, w]`` log of (height, width) in cells.
         offset: ``[2, h, w]`` centre offset (y, x) in cells.
         marks: ``[10, h, w]`` five key points (y, x) in box heights and widths from the box's corner.
+        min_score: cells scored lower are left out.
     """
     rows, cols = np.nonzero(heat >= min_score)
     height, width = np.exp(scale[:, rows, cols]) * STRIDE

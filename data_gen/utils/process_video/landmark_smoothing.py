@@ -58,7 +58,7 @@ def _smooth(values: NDArray) -> NDArray:
     """Filter along axis 0; runs shorter than the window are left as they are."""
     if len(values) < WINDOW:
         return values
-    return savgol_filter(values, WINDOW, ORDER, axis=0, mode="interp").astype(values.dtype)
+    return np.asarray(savgol_filter(values, WINDOW, ORDER, axis=0, mode="interp"), dtype=values.dtype)
 
 
 def fit_similarity(source: NDArray, target: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

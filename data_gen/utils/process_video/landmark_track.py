@@ -1,6 +1,6 @@
 """One streaming pass over a video: follow the largest face, put 478 landmarks on it, and say where there is none.
 
-``face_follower`` looks at frames; what needs the whole clip (rejecting false faces, smoothing) works on the tables here.
+``face_follower`` looks at frames; what needs the whole clip (rejecting false faces, smoothing) works on tables here.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ def test_frame_from_crop_inverts_crop_from_frame(region):
     metadata = CropMetadata((region,), (720, 1280), 512)
     product = metadata.frame_from_crop(3) @ metadata.crop_from_frame(3)
     np.testing.assert_allclose(product, np.eye(3), atol=1e-8)
+    np.testing.assert_allclose(metadata.frame_from_crop(3), np.linalg.inv(metadata.crop_from_frame(3)), atol=1e-6)
 
 
 @given(regions)

@@ -40,7 +40,10 @@ def calm(demo_dir):
     return rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
 
 
-def settled(landmarker, rgb, box=BoundingBox(320, 60, 550, 345)):
+CALM_BOX = BoundingBox(320, 60, 550, 345)
+
+
+def settled(landmarker, rgb, box=CALM_BOX):
     first = landmarker.detect(rgb, box)
     return landmarker.detect(rgb, region_of_landmarks(first.points))
 
