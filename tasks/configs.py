@@ -134,7 +134,7 @@ def load_any(path: Path, overrides: Mapping[str, str] | None = None) -> Any:
     if task == "radnerf":
         return load_config(path, RADNeRFTaskConfig, overrides)
     if task == "audio2motion":
-        from tasks.audio2motion.train import AudioToMotionTaskConfig
+        from tasks.audio2motion.configs import AudioToMotionTaskConfig
 
         return load_config(path, AudioToMotionTaskConfig, overrides)
     raise ConfigError(f"{path}: task is {task!r}; use radnerf or audio2motion")

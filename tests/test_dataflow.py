@@ -60,8 +60,9 @@ def flow(tmp_path, monkeypatch):
     return fakes, video, VideoWorkspace("clip", tmp_path / "data"), ran
 
 
-def run(flow, config=ProcessVideoConfig(), stages=None, **options):
+def run(flow, config=None, stages=None, **options):
     fakes, video, workspace, _ = flow
+    config = config or ProcessVideoConfig()
     return run_stages(stages or fakes, video, workspace, config, silent, **options)
 
 
@@ -92,7 +93,7 @@ def test_a_lost_artefact_is_made_again(flow):
 
 
 def test_a_stage_that_dies_is_run_again_and_those_before_are_not(flow):
-    fakes, video, workspace, ran = flow
+    fakes, _, _, ran = flow
 
     def die(stage_input):
         raise RuntimeError("killed")
@@ -134,11 +135,16 @@ def test_missing_video_is_one_clear_sentence(tmp_path):
 
 
 def test_keys_depend_on_the_code_schema(monkeypatch):
-    before = stage_keys("hash", ProcessVideoConfig())
+    before = stage_keys("hash", ProcessVideoConfig(), "model/1")
     bumped = tuple(replace(s, schema=s.schema + 1) if s.name == "hands" else s for s in STAGES)
     monkeypatch.setattr(process_video, "STAGES", bumped)
-    after = stage_keys("hash", ProcessVideoConfig())
+    after = stage_keys("hash", ProcessVideoConfig(), "model/1")
     assert {name for name in before if before[name] != after[name]} == {"hands", "fit", "binarize"}
+
+
+def test_another_face_model_makes_fit_and_dataset_stale():
+    first, second = (stage_keys("hash", ProcessVideoConfig(), version) for version in ("model/1", "model/2"))
+    assert {name for name in first if first[name] != second[name]} == {"fit", "binarize"}
 
 
 def test_up_to_date_needs_the_files_too(tmp_path):

@@ -30,7 +30,8 @@ from data_gen.runs.process_config import ProcessVideoConfig
 from modules.commons.config import load_config
 from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
 from modules.commons.progress import ConsoleProgress, Progress
-from modules.commons.workspace import EGS, VideoWorkspace
+from modules.commons.workspace import EGS, FACE_MODEL_FILE, VideoWorkspace
+from modules.face_model.model import FaceModel
 
 DEFAULT_CONFIG = EGS / "egs_bases" / "process_video" / "base.yaml"
 MANIFEST_SCHEMA = "manifest/1"
@@ -47,6 +48,7 @@ class Stage:
         config: the fields of ``ProcessVideoConfig`` it depends on.
         schema: raised by hand when the code makes something else of the same input.
         run: does the work.
+        uses_face_model: another face model makes the result stale.
     """
 
     name: str
@@ -55,13 +57,14 @@ class Stage:
     config: tuple[str, ...]
     schema: int
     run: Callable[[stages.StageInput], None]
+    uses_face_model: bool = False
 
 
 STAGES: tuple[Stage, ...] = (
     Stage("track", (), ("times", "track", "landmarks"), ("detect",), 2, stages.track),
     Stage("crop", ("track", "landmarks"), ("crop_metadata",), ("crop",), 1, stages.crop),
     Stage("hands", ("landmarks", "crop_metadata"), ("hands",), ("hands",), 1, stages.hands),
-    Stage("fit", ("landmarks", "crop_metadata", "hands"), ("coeffs",), ("fit",), 1, stages.fit),
+    Stage("fit", ("landmarks", "crop_metadata", "hands"), ("coeffs",), ("fit",), 1, stages.fit, True),
     Stage(
         "binarize",
         ("landmarks", "crop_metadata", "hands", "coeffs"),
@@ -69,6 +72,7 @@ STAGES: tuple[Stage, ...] = (
         ("binarizer",),
         1,
         stages.binarize_clip,
+        True,
     ),
 )
 
@@ -100,7 +104,7 @@ def run_stages(
     """Run ``chosen`` (a run of ``STAGES``) where they are out of date or ``forced``; returns the names that ran."""
     source_sha256 = file_sha256(video)
     manifest = _read_manifest(workspace, source_sha256)
-    keys = stage_keys(source_sha256, config)
+    keys = stage_keys(source_sha256, config, FaceModel.load(FACE_MODEL_FILE).version)
     ran: list[str] = []
     for stage in chosen:
         if stage.name not in forced and is_up_to_date(stage, keys[stage.name], manifest, workspace):
@@ -120,7 +124,7 @@ def run_stages(
     return ran
 
 
-def stage_keys(source_sha256: str, config: ProcessVideoConfig) -> dict[str, str]:
+def stage_keys(source_sha256: str, config: ProcessVideoConfig, face_model_version: str) -> dict[str, str]:
     """A hash per stage of all that its result depends on, earlier stages included."""
     sections = asdict(config)
     producers: dict[str, str] = {}
@@ -131,6 +135,7 @@ def stage_keys(source_sha256: str, config: ProcessVideoConfig) -> dict[str, str]
             "schema": stage.schema,
             "config": {name: sections[name] for name in stage.config},
             "inputs": {name: producers[name] for name in stage.reads},
+            "face_model": face_model_version if stage.uses_face_model else "",
         }
         keys[stage.name] = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
         producers |= dict.fromkeys(stage.writes, keys[stage.name])

@@ -101,7 +101,7 @@ class PersonField(nn.Module):
         return condition_windows(features.clamp(low, high), self.config.smo_win_size)
 
     def known(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How surely the field knows head-space points ``[..., 3]``: 1 where training saw skin, 0 far off, soft between."""
+        """How surely the field knows points ``[..., 3]`` (dm): 1 where training saw skin, 0 far off."""
         unit = (canonical - self.box_center.cpu().numpy()) * float(self.box_scale)
         cells = np.moveaxis((unit[..., ::-1] + 1) / 2 * SEEN_CELLS - 0.5, -1, 0)  # z, y, x
         seen = self.seen.cpu().numpy().astype(np.float32)
