@@ -90,7 +90,8 @@ def plan_edits(
         source: tracked tables of the source.
         motion: predicted motion (for its duration and pauses).
         sampled: ``[T, E]`` predicted deviation from rest at the source's frame times.
-        mouth_units: indices of the units driven by speech. smile_units: those of them that also carry mood.
+        mouth_units: indices of the units driven by speech.
+        smile_units: those of them that also carry mood.
         config: see ``EditConfig``.
     """
     speech_end_s = motion.duration_s

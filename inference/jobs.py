@@ -7,12 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn, get_args
 
+from inference.face_compositor import BlendMode
+from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
+from modules.face_model.model import Region
 
-REGIONS = ("mouth", "lower_face", "face")
-BLEND_MODES = ("alpha", "seamless")
+BLEND_MODES = get_args(BlendMode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,16 @@ class ArbitraryJob:
     out_name: Path
     a2m_ckpt: Path | None = None
     head_ckpt: Path | None = None
-    region: str = "lower_face"
-    blend_mode: str = "alpha"
-    length: str = "source"
+    region: Region = "lower_face"
+    blend_mode: BlendMode = "alpha"
+    length: Literal["source", "shortest"] = "source"
     mouth_amp: float = 1.0
     temperature: float = 0.0
     lle_percent: float = 0.2
     preview: int | None = None
     save_masks: Path | None = None
     config: Path | None = None
-    device: str = "auto"
+    device: DeviceName = "auto"
     crf: int = 14
     lossless: bool = False
     debug: bool = False
@@ -73,6 +75,15 @@ class ArbitraryJob:
         _check_range("--crf", self.crf, 0, 51)
         if self.preview is not None and self.preview < 0:
             raise ConfigError(f"--preview {self.preview}: frame numbers start at 0")
+
+    @property
+    def summary_path(self) -> Path:
+        """Where the JSON record of the run goes."""
+        return self.out_name.with_name(self.out_name.name + ".json")
+
+    @property
+    def preview_path(self) -> Path:
+        return self.out_name.with_suffix(".png")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ArbitraryJob:
@@ -114,9 +125,26 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
         raise OutputError(f"{output}: cannot write to {folder}; choose another --out_name")
 
 
+def resolve_head_ckpt(head_ckpt: Path | None, torso_ckpt: Path | None) -> Path | None:
+    """GeneFace++'s rule: a torso checkpoint holds the head too and wins when both are given."""
+    return torso_ckpt if torso_ckpt is not None else head_ckpt
+
+
 def _check_range(flag: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{flag} {value}: must lie between {low} and {high}")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that fails with one sentence instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Turn argparse's complaint into ours.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; --help lists every flag")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:

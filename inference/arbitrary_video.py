@@ -1,0 +1,375 @@
+"""The steps of a job on an arbitrary video: open it, predict its new motion, edit its frames, say what was done."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.runs.process_config import ProcessVideoConfig
+from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
+from data_gen.runs.stages import load_frame_times
+from data_gen.utils.process_video.crop_utils import load_crop_metadata
+from inference.audio_to_motion import AudioToMotion, sample_motion
+from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
+from inference.face_compositor import FaceCompositor
+from inference.identity import Identity, find_identity, train_identity
+from inference.jobs import ArbitraryJob
+from inference.motion_to_frames import IdentityRenderer
+from inference.summary import AreaMeter, RunSummary
+from modules.audio2motion.motion_space import rest_expression
+from modules.commons.config import load_config
+from modules.commons.errors import ConfigError, OutputError
+from modules.commons.progress import Progress
+from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE, VideoWorkspace
+from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel, Region
+from modules.structures.audio import AudioClip
+from modules.structures.crops import CropMetadata, warp_affine
+from modules.structures.face_coeffs import FaceModelCoeffs
+from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
+from modules.structures.landmarks import FACE_OVAL, Landmarks2D, lip_opening
+from modules.structures.masks import OcclusionMask, OcclusionTable
+from modules.video.colour import rgb_from_planes
+from modules.video.pipeline import decoding, encoding
+from modules.video.reader import VideoReader
+from modules.video.writer import EncodeConfig, VideoWriter
+
+logger = logging.getLogger(__name__)
+
+MOUTH_ROWS = np.array([ARKIT_NAMES.index(name) for name in MOUTH_UNITS])
+SMILE_ROWS = np.array(
+    [ARKIT_NAMES.index(f"mouth{kind}{side}") for kind in ("Smile", "Frown") for side in ("Left", "Right")]
+)
+MAX_HAND_COVER = 0.9
+"""Frames whose lower face is covered by more than this share pass through."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedSource:
+    """The source video and all that was measured in it; one row of each table per frame."""
+
+    video: Path
+    sha256: str
+    workspace: VideoWorkspace
+    info: VideoInfo
+    times_s: NDArray[np.float64]
+    landmarks: Landmarks2D
+    coeffs: FaceModelCoeffs
+    crops: CropMetadata
+    occlusion: OcclusionTable
+    face_model: FaceModel
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def face_height_px(self) -> float:
+        """Median height of the face outline."""
+        oval = self.landmarks.points[self.landmarks.valid][:, list(FACE_OVAL), 1]
+        return float(np.median(oval.max(axis=1) - oval.min(axis=1))) if len(oval) else 0.0
+
+
+@dataclass(slots=True)
+class EditRecord:
+    """What the edit pass saw."""
+
+    area: AreaMeter = field(default_factory=AreaMeter)
+    frames: int = 0
+    with_hand: int = 0
+
+
+def open_source(job: ArbitraryJob, progress: Progress) -> PreparedSource:
+    """Prepare the video (cached by content) and load its tables."""
+    with VideoReader(job.src_video) as reader:
+        info = reader.info
+    sha256 = file_sha256(job.src_video)
+    workspace = VideoWorkspace(video_id_of(job.src_video, sha256))
+    _prepare(job.src_video, workspace, "fit", progress)
+    return PreparedSource(
+        video=job.src_video,
+        sha256=sha256,
+        workspace=workspace,
+        info=info,
+        times_s=load_frame_times(workspace.times),
+        landmarks=Landmarks2D.load(workspace.landmarks),
+        coeffs=FaceModelCoeffs.load(workspace.coeffs),
+        crops=load_crop_metadata(workspace.crop_metadata),
+        occlusion=OcclusionTable.load(workspace.hands),
+        face_model=FaceModel.load(FACE_MODEL_FILE),
+    )
+
+
+def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
+    """Run the stages up to ``last_stage``; those that are up to date cost nothing."""
+    end = [stage.name for stage in STAGES].index(last_stage) + 1
+    run_stages(STAGES[:end], video, workspace, load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}), progress)
+
+
+def find_or_train_identity(job: ArbitraryJob, source: PreparedSource, progress: Progress) -> Identity:
+    """The checkpoint the job names, else the one made from this very video, else a new one."""
+    if job.head_ckpt is not None:
+        return Identity(job.head_ckpt, trained_now=False)
+    found = None if job.config else find_identity(source.sha256, source.face_model.version)
+    if found is not None:
+        return Identity(found, trained_now=False)
+    _prepare(source.video, source.workspace, STAGES[-1].name, progress)
+    workspace = source.workspace
+    return Identity(
+        train_identity(workspace.video_id, job.config, job.device, workspace.data_root, progress), trained_now=True
+    )
+
+
+def video_id_of(path: Path, sha256: str) -> str:
+    """A folder name that says which file it is: cleaned stem and the first digits of the content's hash."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_")[:40] or "video"
+    return f"{stem}-{sha256[:10]}"
+
+
+def predict_motion(job: ArbitraryJob, source: PreparedSource, speech: AudioClip) -> EditPlan:
+    """Speech to the new expression of every frame."""
+    predictor = AudioToMotion(job.a2m_ckpt or AUDIO2MOTION_DIR, WHISPER_FILE, source.face_model.version)
+    motion = predictor.predict(speech, temperature=job.temperature, mouth_amp=job.mouth_amp)
+    opening = np.where(source.landmarks.valid, lip_opening(source.landmarks.points), np.nan)
+    clean = source.coeffs.valid & (source.occlusion.coverage < 0.05)
+    seen = clean if clean.any() else source.coeffs.valid
+    tracked = SourceMotion(
+        times_s=source.times_s,
+        expression=source.coeffs.expression,
+        opening=opening,
+        usable=source.coeffs.valid & (source.occlusion.coverage <= MAX_HAND_COVER),
+        residual=np.where(source.occlusion.coverage > 0.05, 0.0, source.coeffs.residual),
+        rest=rest_expression(source.coeffs.expression[seen], opening[seen]),
+    )
+    sampled = sample_motion(motion, source.times_s)
+    return plan_edits(tracked, motion, sampled, mouth_units=MOUTH_ROWS, smile_units=SMILE_ROWS, config=EditConfig())
+
+
+class FrameEditor:
+    """Repaints one frame at a time: render on the frame's grid, keep hands in front, put it back in the planes."""
+
+    def __init__(self, job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan) -> None:
+        self.source = source
+        self.plan = plan
+        self.renderer = IdentityRenderer(identity.checkpoint, source.face_model, job.device)
+        self.conditions = self.renderer.conditions(plan.expression, lle_percent=job.lle_percent)
+        self.compositor = FaceCompositor(blend_mode=job.blend_mode)
+        self.region: Region = job.region
+        self.last_row: int | None = None
+
+    def patch(self, row: int) -> FramePatch:
+        """The rendered region of frame ``row`` with its alpha, edit strength included."""
+        coeffs = self.source.coeffs
+        patch = self.renderer.render_patch(
+            coeffs.identity,
+            self.plan.expression[row],
+            coeffs.euler[row],
+            coeffs.translation[row],
+            coeffs.camera,
+            self.conditions[row],
+            source_expression=coeffs.expression[row],
+            region=self.region,
+        )
+        strength = float(self.plan.strength[row])
+        return patch if strength >= 1 else replace(patch, alpha=patch.alpha * np.float32(strength))
+
+    def occlusion(self, row: int) -> OcclusionMask | None:
+        """What stands in front of the face in frame ``row``, in frame space."""
+        values = occluder_in_crop(self.source.occlusion, row)
+        if values is None:
+            return None
+        size = values.shape[0]
+        frame_from_mask = np.asarray(np.linalg.inv(self.source.crops.region(row).crop_from_frame(size)), np.float64)
+        info = self.source.info
+        warped = warp_affine(
+            values, frame_from_mask, (info.width, info.height), flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT
+        )
+        return OcclusionMask(np.clip(warped, 0, 1), "frame", np.zeros((0, 21, 2), np.float32))
+
+    def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
+        """The frame with new lips, the patch that was put in and what was kept in front of it."""
+        row = frame.index
+        if self.last_row is not None and row != self.last_row + 1:
+            self.compositor.reset()
+        self.last_row = row
+        patch, occlusion = self.patch(row), self.occlusion(row)
+        return self.compositor.composite_patch(frame, patch, occlusion), patch, occlusion
+
+
+def occluder_in_crop(table: OcclusionTable, row: int) -> NDArray[np.float32] | None:
+    """Occluder ``[S, S]`` 0..1 of a frame at the table's size; a neighbour's fills in where this frame has none."""
+    masks: list[tuple[NDArray[np.float32], bool]] = []
+    for near in (row - 1, row, row + 1):
+        found = int(np.searchsorted(table.rows, near))
+        if found < len(table.rows) and table.rows[found] == near:
+            masks.append((table.masks[found].astype(np.float32) / 255, near == row))
+    if not masks:
+        return None
+    own = [mask for mask, is_own in masks if is_own]
+    if own:
+        return own[0]
+    return np.max([mask for mask, _ in masks], axis=0).astype(np.float32)
+
+
+def preview_frame(job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan) -> Path:
+    """Write frame ``job.preview`` alone, composited, as a PNG.
+
+    Raises:
+        ConfigError: there is no such frame.
+    """
+    wanted = job.preview or 0
+    if wanted >= len(source):
+        raise ConfigError(f"--preview {wanted}: {source.video} has {len(source)} frames, numbered from 0")
+    with VideoReader(source.video) as reader:
+        frame = next(f for f in reader.frames() if f.index == wanted)
+    if plan.edited[wanted]:
+        frame = FrameEditor(job, source, identity, plan).edit(frame)[0]
+    else:
+        logger.warning("frame %d passes through: %s", wanted, plan.reasons[wanted])
+    _write_png(job.preview_path, rgb_from_planes(frame))
+    return job.preview_path
+
+
+def edit_video(
+    job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan, speech: AudioClip,
+    progress: Progress,
+) -> EditRecord:  # fmt: skip
+    """Write the edited video (and the masks when asked for); both appear together or not at all."""
+    record = EditRecord()
+    editor = FrameEditor(job, source, identity, plan)
+    count = _frames_to_write(job, source, speech)
+    if speech.duration_s > source.times_s[-1] + 0.5 and count == len(source):
+        logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
+    quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
+    job.out_name.parent.mkdir(parents=True, exist_ok=True)
+    debug = DebugStrips(job) if job.debug else None
+    with (
+        _MaskWriter(job, source.info) as masks,
+        VideoReader(source.video) as reader,
+        VideoWriter(job.out_name, source.info, quality=quality, audio=job.drv_aud) as writer,
+        decoding(reader) as decoded,
+        encoding(writer) as encoded,
+    ):
+        for frame in decoded:
+            if frame.index >= count:
+                break
+            result = frame
+            alpha = None
+            if plan.edited[frame.index]:
+                result, patch, occlusion = editor.edit(frame)
+                alpha = final_alpha(patch, occlusion)
+                record.area.add(float(alpha.sum()))
+                record.with_hand += occlusion is not None
+                if debug:
+                    debug.add(frame, result, patch, alpha)
+            masks.write(frame, None if alpha is None else (patch.bounds, alpha))
+            encoded.put(result)
+            record.frames += 1
+            progress("edit", record.frames, count)
+    return record
+
+
+def final_alpha(patch: FramePatch, occlusion: OcclusionMask | None) -> NDArray[np.float32]:
+    """The patch's alpha with what is in front of the face taken out."""
+    if occlusion is None:
+        return patch.alpha
+    x0, y0, x1, y1 = patch.bounds
+    return patch.alpha * (1 - occlusion.values[y0:y1, x0:x1])
+
+
+def _frames_to_write(job: ArbitraryJob, source: PreparedSource, speech: AudioClip) -> int:
+    if job.length == "source":
+        return len(source)
+    return max(1, int(np.searchsorted(source.times_s, speech.duration_s, side="left")))
+
+
+class _MaskWriter:
+    """Writes the alpha of every frame losslessly as a grey video, or nothing when no file was asked for."""
+
+    def __init__(self, job: ArbitraryJob, info: VideoInfo) -> None:
+        layout = PlaneLayout("yuv444p", (0, 0), "center", True, "bt709")
+        self.info = replace(info, layout=layout, color_tags=(2, 2, 1, 2))
+        self.writer = (
+            VideoWriter(job.save_masks, self.info, quality=EncodeConfig(lossless=True), audio=None)
+            if job.save_masks
+            else None
+        )
+
+    def __enter__(self) -> _MaskWriter:
+        if self.writer:
+            self.writer.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self.writer:
+            self.writer.__exit__(*exc)  # type: ignore[arg-type]
+
+    def write(self, frame: Frame, alpha: tuple[tuple[int, int, int, int], NDArray[np.float32]] | None) -> None:
+        if self.writer is None:
+            return
+        luma = np.zeros(frame.size_hw, np.uint8)
+        if alpha is not None:
+            (x0, y0, x1, y1), values = alpha
+            luma[y0:y1, x0:x1] = np.round(values * 255)
+        grey = np.full(frame.size_hw, 128, np.uint8)
+        self.writer.write(replace(frame, planes=(luma, grey, grey), layout=self.info.layout))
+
+
+class DebugStrips:
+    """Every 25th edited frame as a PNG strip source | result | alpha, at twice the size, around the edit."""
+
+    def __init__(self, job: ArbitraryJob, every: int = 25) -> None:
+        self.folder = job.out_name.with_name(job.out_name.stem + "_debug")
+        self.every = every
+        self.seen = 0
+
+    def add(self, before: Frame, after: Frame, patch: FramePatch, alpha: NDArray[np.float32]) -> None:
+        self.seen += 1
+        if (self.seen - 1) % self.every:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        grey = np.repeat(np.round(alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
+        strip = np.hstack([rgb_from_planes(before, patch.bounds), rgb_from_planes(after, patch.bounds), grey])
+        large = cv2.resize(strip, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        _write_png(self.folder / f"{before.index:06d}.png", large)
+
+
+def _write_png(path: Path, rgb: NDArray) -> None:
+    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OutputError(f"{path}: the picture cannot be encoded as PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.png")
+    temporary.write_bytes(data.tobytes())
+    shutil.move(temporary, path)
+
+
+def summarise(
+    job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan, record: EditRecord,
+    seconds: dict[str, float],
+) -> RunSummary:  # fmt: skip
+    """The record of a finished job."""
+    passed = {reason: n for reason, n in plan.counts().items() if reason != "edited"}
+    residual = source.coeffs.residual[source.coeffs.valid]
+    return RunSummary(
+        src_video=str(job.src_video),
+        drv_aud=str(job.drv_aud),
+        output=str(job.out_name),
+        identity=str(identity.checkpoint),
+        identity_trained_now=identity.trained_now,
+        frame_size=(source.info.width, source.info.height),
+        frames=record.frames,
+        frames_edited=record.area.frames,
+        frames_passed_through=passed,
+        frames_with_hand=record.with_hand,
+        face_height_px=round(source.face_height_px, 1),
+        edited_area_mean_px=round(record.area.mean_px, 1),
+        edited_area_share=round(record.area.mean_px / (source.info.width * source.info.height), 5),
+        landmark_error_percent=round(100 * float(np.nanmean(residual)), 2) if len(residual) else float("nan"),
+        seconds_per_stage={name: round(value, 2) for name, value in seconds.items()},
+    )

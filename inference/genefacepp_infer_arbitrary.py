@@ -1,0 +1,126 @@
+"""Lip-sync any video with a face: the same video comes back with new lips.
+
+Usage: python inference/genefacepp_infer_arbitrary.py --src_video in.mp4 --drv_aud speech.wav --out_name out.mp4
+
+Reads: a video, a sound file, the models below checkpoints/.
+Writes: the result and ``<out>.json`` beside it; cached by content: data/**/<id>/ and checkpoints/identities/<id>/.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # `python inference/x.py` puts this file's folder first, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
+from inference.arbitrary_video import (
+    edit_video,
+    find_or_train_identity,
+    open_source,
+    predict_motion,
+    preview_frame,
+    summarise,
+)
+from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments, resolve_head_ckpt
+from modules.commons.errors import GeneFaceError
+from modules.commons.log import StageTimer, configure_logging
+from modules.commons.progress import ConsoleProgress, Progress, silent
+from modules.face_model.model import REGIONS
+
+logger = logging.getLogger("lipsync")
+
+
+class GeneFace2InferArbitrary:
+    """Chains prepare → identity → audio to motion → render → composite for one video and one speech.
+
+    Example:
+        >>> infer = GeneFace2InferArbitrary()
+        >>> job = {"src_video": "in.mp4", "audio": "speech.wav", "out_name": "out.mp4"}
+        >>> infer.infer_once_arbitrary(job)  # doctest: +SKIP
+    """
+
+    def __init__(self, progress: Progress = silent) -> None:
+        self.progress = progress
+
+    def infer_once_arbitrary(self, inp: Mapping[str, Any] | ArbitraryJob) -> Path:
+        """Run one job.
+
+        Args:
+            inp: an ``ArbitraryJob``, or ``{'src_video', 'audio', 'out_name'}`` with any other of its fields.
+
+        Returns:
+            The path written: the video, or the PNG of ``preview``.
+
+        Raises:
+            GeneFaceError: the input is unusable; the message is one clear sentence and nothing half-written stays.
+        """
+        job = inp if isinstance(inp, ArbitraryJob) else ArbitraryJob.from_mapping(inp)
+        timer = StageTimer()
+        with timer.stage("listen"):
+            speech = load_audio_16k(job.drv_aud)
+        with timer.stage("prepare"):
+            source = open_source(job, self.progress)
+        with timer.stage("identity"):
+            identity = find_or_train_identity(job, source, self.progress)
+        with timer.stage("motion"):
+            plan = predict_motion(job, source, speech)
+        if job.preview is not None:
+            with timer.stage("preview"):
+                return preview_frame(job, source, identity, plan)
+        with timer.stage("edit"):
+            record = edit_video(job, source, identity, plan, speech, self.progress)
+        summary = summarise(job, source, identity, plan, record, timer.seconds)
+        summary.write(job.summary_path)
+        logger.info(
+            "%s: %d of %d frames edited, the rest are the source's own", job.out_name, summary.frames_edited,
+            summary.frames,
+        )  # fmt: skip
+        return job.out_name
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:
+    """The command line as a job."""
+    parser = CommandParser(description="Lip-sync any video with a face.", allow_abbrev=False)
+    parser.add_argument("--src_video", type=Path, required=True, help="the video to edit: any size, rate, container")
+    parser.add_argument("--out_name", type=Path, required=True, help="the result (.mp4, .mov or .mkv)")
+    add_shared_arguments(parser)
+    parser.add_argument("--region", choices=REGIONS, default="lower_face", help="what may be repainted")
+    parser.add_argument("--blend_mode", choices=BLEND_MODES, default="alpha")
+    parser.add_argument(
+        "--length", choices=("source", "shortest"), default="source", help="what happens after the speech"
+    )
+    parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
+    parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")
+    parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
+    parser.add_argument("--crf", type=int, default=14, help="x264 quality, 0 best .. 51")
+    parser.add_argument("--lossless", action="store_true", help="exact samples (large file)")
+    values = vars(parser.parse_args(argv))
+    values.pop("low_memory_usage")
+    values.pop("blink_mode")
+    values["head_ckpt"] = resolve_head_ckpt(values["head_ckpt"], values.pop("torso_ckpt"))
+    return ArbitraryJob(**values)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit status."""
+    configure_logging()
+    try:
+        job = parse_arguments(argv)
+        result = GeneFace2InferArbitrary(ConsoleProgress()).infer_once_arbitrary(job)
+    except GeneFaceError as error:
+        logger.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; what was finished is kept and the same command goes on from there")
+        return 130
+    logger.info("result: %s", result)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
