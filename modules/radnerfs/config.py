@@ -44,7 +44,8 @@ class GridConfig:
             raise ValueError(f"base_resolution must be in 1..desired_resolution: {self}")
         if not 3 <= self.log2_table_size <= 24:
             raise ValueError(f"log2_table_size must be in 3..24, got {self.log2_table_size}")
-        if 4 * (self.desired_resolution + 2) << self.log2_table_size >= 2**31:
+        terms = 1 if self.grid_type == "hash" else 3  # row numbers are xored or summed over the axes
+        if terms * (self.desired_resolution + 2) << self.log2_table_size >= 2**31:
             raise ValueError(f"desired_resolution * 2**log2_table_size overflows 32-bit row numbers: {self}")
 
     @property
@@ -79,8 +80,8 @@ class RenderConfig:
         dt_gamma: growth of the step with distance.
         t_thresh: in inference a ray ends one sample after its transmittance fell below this.
         min_near: nearest distance a sample may have.
-        density_scale: factor on sigma; with 'surface' (distances in dm) 1 / shell_dm lets a new field (sigma near 1)
-            absorb about two thirds per shell_dm.
+        density_scale: factor on sigma; a new field has sigma near 1, so ``density_scale · interval`` should be near 1
+            ('surface': 1 / shell_dm for intervals in dm, 1 for intervals in shell thicknesses).
         density_thresh: cells denser than this (or than the mean, if lower) are occupied.
         density_decay: factor on old densities in each occupancy update.
         grid_size: cells per axis of the occupancy grid, a power of two.
@@ -97,7 +98,7 @@ class RenderConfig:
     density_decay: float = 0.95
     grid_size: int = 128
     n_samples: int = 2
-    shell_dm: float = 0.05
+    shell_dm: float = 0.02
 
     def __post_init__(self) -> None:
         if self.max_steps < 1 or self.n_samples < 1:

@@ -1,8 +1,8 @@
 """Multi-resolution grid features in plain torch, shaped for the CPU's caches.
 
 All levels and corners go through one ``embedding_bag`` (gather and weighting in one pass); its own backward sorts the
-row numbers and is 20 times slower than what is done here, one flat ``scatter_add_`` per feature. Measured with 16384
-points, 12 3-D levels of 2^17 rows, 2 threads: forward and backward 12 ms against 170 ms.
+row numbers and is ten times slower than what is done here, one flat ``scatter_add_`` per feature. Measured with 16384
+points, 12 3-D levels of up to 2^17 rows, one Xeon thread: forward and backward 25 ms against 130 ms.
 """
 
 from __future__ import annotations

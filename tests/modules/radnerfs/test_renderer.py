@@ -84,6 +84,15 @@ def test_surface_render_takes_one_condition_per_ray():
         assert torch.allclose(together.rgb[rows], alone.rgb, atol=1e-6)
 
 
+def test_a_single_sample_is_the_fields_colour_there():
+    field = small_field(render=SURFACE, individual_embedding_dim=0, individual_embedding_num=1)
+    position, direction = surface_inputs(5)
+    condition, code = torch.randn(64), field.individual_embeddings[0]
+    out = render_surface(field, position[:, None], torch.ones(5, 1), direction, condition, code)
+    assert torch.allclose(out.rgb, field(position, direction, condition, code).rgb, atol=1e-6)
+    assert (out.weights == 1).all()
+
+
 def test_surface_field_carries_no_grid_and_says_so():
     field = small_field(render=SURFACE)
     assert not {"density_grid", "aabb_train", "step_counter"} & set(field.state_dict())
