@@ -8,7 +8,7 @@ windows.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from data_gen.utils.process_video.fit_residuals import (
     Observations,
     weak_perspective_pose,
 )
-from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit
+from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit, frame_chunks
 from modules.commons.errors import FitDivergedError, GeneFaceError
 from modules.commons.workspace import VideoWorkspace
 from modules.face_model.model import MOUTH_UNITS, FaceModel
@@ -52,7 +52,7 @@ INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
 """Upper and lower inner-lip points that face each other: their difference is the opening of the lips."""
 
 _WINDOW, _LOOK_AHEAD, _CONTEXT = 192, 12, 2
-_MIN_POINTS = 30
+_MIN_POINTS, _MIN_STEADY_POINTS = 30, 6
 _MIN_DISTANCE_DM = 5.0
 _INTER_OCULAR_DM = 0.9
 
@@ -85,19 +85,19 @@ class FitConfig:
     eye_weight: float = 3.0
     iris_weight: float = 0.5
     contour_weight: float = 0.3
-    gap_weight: float = 4.0
-    noise_dm: float = 0.1
+    gap_weight: float = 12.0
+    noise_dm: float = 0.07
     robust_dm: float = 0.15
     expression_std: float = 0.3
-    identity_weight: float = 0.03
+    identity_weight: float = 0.06
     lower_bound: float = 0.0
     upper_bound: float = 1.0
     pose_smoothness: float = 0.01
     mouth_smoothness: float = 0.15
     face_smoothness: float = 0.05
     identity_frames: int = 100
-    identity_iterations: int = 15
-    frame_iterations: int = 8
+    identity_iterations: int = 8
+    frame_iterations: int = 6
     pose_iterations: int = 5
     max_residual: float = 0.2
 
@@ -161,11 +161,10 @@ def fit_3dmm(
     basis = LandmarkBasis.of(face_model, INNER_LIP_GAPS, torch.float32)
     fit = LandmarkFit(basis, camera, _terms(face_model, config))
     identity = torch.zeros(face_model.n_identity)
-    params, usable = _initial_params(basis, seen, camera)
+    seen, params, usable = _started(basis, seen, camera)
     seen, params, rows = seen.rows(usable), params[usable], rows[usable.numpy()]
     if len(rows) == 0:
         raise FitDivergedError(f"none of {len(landmarks)} frames has landmarks that a face model can be fitted to")
-    seen = _scaled(basis, seen, params, camera)
     params = fit.fit_pose(identity, params, seen, config.pose_iterations)
     chosen = _spread_frames(params, config.identity_frames)
     identity, solved = fit.fit_identity(identity, params[chosen], seen.rows(chosen), config.identity_iterations)
@@ -272,7 +271,7 @@ def _observations(
     """Frames with enough seen, finite points, and their numbers."""
     if weights is not None and weights.shape != landmarks.depth.shape:
         raise ValueError(f"weights must be {landmarks.depth.shape}, got {weights.shape}")
-    finite = np.isfinite(landmarks.points).all(axis=2).astype(np.float32)
+    finite = np.asarray(np.all(np.isfinite(landmarks.points), axis=2), dtype=np.float32)
     visible = finite if weights is None else finite * weights
     enough = np.count_nonzero(visible, axis=1) >= _MIN_POINTS
     rows = np.flatnonzero(np.logical_and(landmarks.valid, enough))
@@ -290,23 +289,26 @@ def _observations(
     ), rows
 
 
-def _initial_params(basis: LandmarkBasis, seen: Observations, camera: CameraIntrinsics) -> tuple[Tensor, Tensor]:
-    """Closed-form pose from the points off mouth and outline, expected expression; and which frames have one."""
+def _started(basis: LandmarkBasis, seen: Observations, camera: CameraIntrinsics) -> tuple[Observations, Tensor, Tensor]:
+    """Where the fit starts: observations with their scale, parameters, and which frames have a pose at all.
+
+    The pose is closed-form, from the points off mouth and outline; the expression is the expected one.
+    """
     steady = torch.ones(N_MEDIAPIPE)
     steady[list(MOUTH + FACE_OVAL + IRISES)] = 0.0
-    shape = basis.deformed(basis.mean, seen.expected)
-    weights = (seen.weights > 0) * steady
-    weights = torch.where((weights.sum(dim=1) >= 6)[:, None], weights, (seen.weights > 0).float())
-    pose = weak_perspective_pose(shape, seen.points, weights, camera)
-    usable = torch.isfinite(pose).all(dim=1) & (pose[:, 5] < CAMERA_DISTANCE)
+    pose, scale = torch.empty(len(seen), POSE_SIZE), torch.empty(len(seen))
+    for rows in frame_chunks(len(seen)):
+        part = seen.rows(rows)
+        visible = (part.weights > 0).float()
+        enough = (visible * steady).sum(dim=1, keepdim=True) >= _MIN_STEADY_POINTS
+        shape = basis.deformed(basis.mean, part.expected)
+        weights = torch.where(enough, visible * steady, visible)
+        pose[rows] = weak_perspective_pose(shape, part.points, weights, camera)
+        posed = basis.posed(basis.mean, torch.cat([pose[rows], part.expected], dim=1))
+        scale[rows] = camera.fx / (CAMERA_DISTANCE - posed[..., 2].mean(dim=1))
+    usable = torch.isfinite(pose).all(dim=1) & (scale > 0)
     euler = torch.from_numpy(np.unwrap(pose[:, :3].nan_to_num().numpy(), axis=0))
-    return torch.cat([euler, pose[:, 3:], seen.expected], dim=1), usable
-
-
-def _scaled(basis: LandmarkBasis, seen: Observations, params: Tensor, camera: CameraIntrinsics) -> Observations:
-    """The observations with their scale at the head's distance filled in."""
-    depth = CAMERA_DISTANCE - basis.posed(basis.mean, params)[..., 2].mean(dim=1)
-    return Observations(seen.points, seen.weights, camera.fx / depth, seen.expected, seen.index)
+    return replace(seen, px_per_dm=scale), torch.cat([euler, pose[:, 3:], seen.expected], dim=1), usable
 
 
 def _spread_frames(params: Tensor, count: int) -> Tensor:
@@ -338,10 +340,13 @@ def _fit_windows(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Obser
 
 def _relative_errors(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations) -> NDArray[np.float32]:
     """Mean error of each frame's visible landmarks over the fitted inter-ocular distance, ``[T]``."""
-    fitted = fit.points_px(identity, params)
-    visible = seen.weights > 0
-    errors = torch.where(visible, (fitted - seen.points).norm(dim=-1), 0.0).sum(dim=1) / visible.sum(dim=1)
-    return (errors.numpy() / np.maximum(inter_ocular_px(fitted.numpy()), 1e-6)).astype(np.float32)
+    relative = np.empty(len(seen), np.float32)
+    for rows in frame_chunks(len(seen)):
+        part = seen.rows(rows)
+        fitted, visible = fit.points_px(identity, params[rows]), part.weights > 0
+        errors = torch.where(visible, (fitted - part.points).norm(dim=-1), 0.0).sum(dim=1) / visible.sum(dim=1)
+        relative[rows] = errors.numpy() / np.maximum(inter_ocular_px(fitted.numpy()), 1e-6)
+    return relative
 
 
 def _coefficients(

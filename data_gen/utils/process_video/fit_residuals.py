@@ -24,12 +24,10 @@ POSE_SIZE = 6
 class LandmarkBasis:
     """The face model seen only at its landmarks.
 
-    Rows beyond the K landmarks are gaps, upper minus lower point of a pair, whose difference is observed as well.
-
     Attributes:
-        mean: ``[K, 3]`` dm. identity: ``[K + G, 3, I]``. expression: ``[K + G, 3, E]``.
-        upper, lower: ``[G]`` rows of the pairs.
-        products: ``[(K + G)·6, E(E+1)/2]`` products of two expression columns at each row, for the six entries of a
+        mean: ``[K, 3]`` dm. identity: ``[K, 3, I]``. expression: ``[K, 3, E]``.
+        upper, lower: ``[G]`` rows of point pairs whose difference, a gap, is observed as well.
+        products: ``[K·6, E(E+1)/2]`` products of two expression columns at each point, for the six entries of a
             symmetric 3 × 3 matrix and the upper triangle of an E × E one.
     """
 
@@ -42,33 +40,28 @@ class LandmarkBasis:
 
     @classmethod
     def of(cls, face_model: FaceModel, gaps: tuple[tuple[int, int], ...], dtype: torch.dtype) -> LandmarkBasis:
-        """Barycentric rows of the mean and the bases at the 478 landmarks, and their gaps."""
+        """Barycentric rows of the mean and the bases at the 478 landmarks."""
         corners, weights = face_model.landmark_triangles, face_model.landmark_weights.to(dtype)
         pairs = torch.as_tensor(gaps, dtype=torch.int64, device=corners.device).reshape(-1, 2)
         upper, lower = pairs.unbind(dim=1)
         identity = torch.einsum("kj,kjci->kci", weights, face_model.identity_basis[corners].to(dtype))
         expression = torch.einsum("kj,kjce->kce", weights, face_model.expression_basis[corners].to(dtype))
-        expression = torch.cat([expression, expression[upper] - expression[lower]])
         return cls(
             mean=torch.einsum("kj,kjc->kc", weights, face_model.mean[corners].to(dtype)),
-            identity=torch.cat([identity, identity[upper] - identity[lower]]),
+            identity=identity,
             expression=expression,
             upper=upper,
             lower=lower,
             products=_pair_products(expression),
         )
 
-    @property
-    def n_landmarks(self) -> int:
-        return len(self.mean)
-
     def neutral(self, identity: Tensor) -> Tensor:
         """Landmarks of a person at rest: identity ``[I]`` to ``[K, 3]`` dm."""
-        return self.mean + self.identity[: self.n_landmarks] @ identity
+        return self.mean + self.identity @ identity
 
     def deformed(self, neutral: Tensor, expression: Tensor) -> Tensor:
         """Landmarks in head space: neutral ``[K, 3]`` and expression ``[T, E]`` to ``[T, K, 3]`` dm."""
-        flat = self.expression[: self.n_landmarks].flatten(0, 1)
+        flat = self.expression.flatten(0, 1)
         return neutral + (expression @ flat.T).unflatten(1, (-1, 3))
 
     def posed(self, neutral: Tensor, params: Tensor) -> Tensor:
@@ -82,7 +75,7 @@ class LandmarkBasis:
 
 
 SYMMETRIC = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
-"""Entries of a symmetric 3 × 3 matrix."""
+"""Entries of a symmetric 3 × 3 matrix, in the order of ``LandmarkBasis.products``."""
 
 
 def _pair_products(basis: Tensor) -> Tensor:
@@ -147,14 +140,19 @@ class Linearized:
     """The weighted residuals to first order, as springs on points in head space.
 
     Attributes:
-        information: ``[T, K + G, 3, 3]`` stiffness of each row. A gap's takes the view of its upper point for both.
-        force: ``[T, K, 3]`` gradient of the cost (half of it) with respect to each point; exact, gaps included.
-        motion: ``[T, K + G, 3, 6]`` movement of each row with the pose parameters.
+        information: ``[T, K, 3, 3]`` stiffness of each point's own residual.
+        force: ``[T, K, 3]`` gradient of the cost (half of it) with respect to each point, gaps included.
+        motion: ``[T, K, 3, 6]`` movement of each point with the pose parameters.
+        upper_view, lower_view: ``[T, G, 2, 3]`` weighted movement of each gap with its two ends in head space.
+        gap_motion: ``[T, 2·G, 6]`` weighted movement of each gap with the pose parameters.
     """
 
     information: Tensor
     force: Tensor
     motion: Tensor
+    upper_view: Tensor
+    lower_view: Tensor
+    gap_motion: Tensor
 
 
 def linearize(
@@ -170,19 +168,24 @@ def linearize(
     posed = basis.posed(neutral, params)
     rotation = rotation_from_euler(params[:, :3])
     view = _projection_derivative(posed, px_per_dm, camera) @ rotation.mT[:, None]
+    count = len(basis.mean)
     pull = weights[..., None] * error
-    count = basis.n_landmarks
     point_pull = pull[:, :count].clone()
     point_pull.index_add_(1, basis.upper, pull[:, count:])
     point_pull.index_add_(1, basis.lower, -pull[:, count:])
     arms = posed - params[:, None, 3:POSE_SIZE]
     turned = [torch.linalg.cross(axis[:, None].expand_as(arms), arms) @ rotation.mT for axis in _euler_axes(params)]
     moved = rotation[:, None].expand(*posed.shape, 3)
-    all_views = torch.cat([view, view[:, basis.upper]], dim=1)
+    motion = torch.cat([torch.stack(turned, dim=-1), moved], dim=-1)
+    root = weights[:, count:, None, None].sqrt()
+    upper_view, lower_view = view[:, basis.upper] * root, -view[:, basis.lower] * root
     return Linearized(
-        information=(all_views * weights[..., None, None]).mT @ all_views,
+        information=(view * weights[:, :count, None, None]).mT @ view,
         force=(point_pull[..., None, :] @ view)[..., 0, :],
-        motion=basis.with_gaps(torch.cat([torch.stack(turned, dim=-1), moved], dim=-1)),
+        motion=motion,
+        upper_view=upper_view,
+        lower_view=lower_view,
+        gap_motion=(upper_view @ motion[:, basis.upper] + lower_view @ motion[:, basis.lower]).flatten(1, 2),
     )
 
 

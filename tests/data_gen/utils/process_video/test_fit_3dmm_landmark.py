@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from data_gen.utils.process_video.face_detector import FaceDetector
 from data_gen.utils.process_video.fit_3dmm_landmark import (
     FitConfig,
     cal_lan_loss_mp_with_occlusion,
+    camera_for_landmarks,
     fit_3dmm,
     fit_3dmm_for_a_video,
 )
+from data_gen.utils.process_video.landmark_track import track_and_landmark
 from modules.commons.errors import FitDivergedError, GeneFaceError
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel
@@ -19,9 +23,21 @@ from modules.face_model.projection import project, rotation_from_euler
 from modules.structures.cameras import CameraIntrinsics
 from modules.structures.crops import CropMetadata, CropRegion
 from modules.structures.face_coeffs import FaceModelCoeffs
-from modules.structures.landmarks import EYES, INNER_LIP, MOUTH, OUTER_LIP, UNMATCHED_BFM, UPPER_EYELIDS, Landmarks2D
+from modules.structures.landmarks import (
+    EYES,
+    INNER_LIP,
+    MOUTH,
+    OUTER_LIP,
+    UNMATCHED_BFM,
+    UPPER_EYELIDS,
+    Landmarks2D,
+    inter_ocular_px,
+    lip_opening,
+)
 from modules.structures.masks import OcclusionTable
 from tests.data_gen.utils.process_video.fit_cases import bump_model, made_clip
+from tests.support.real_frames import DEMO_CLIP, read_frames
+from tests.support.synthetic_head import SyntheticSpeaker
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +46,11 @@ def model():
 
 
 def angle_errors_deg(coeffs, case):
-    relative = rotation_from_euler(torch.from_numpy(coeffs.euler)).mT @ rotation_from_euler(case.euler)
+    return angles_between_deg(coeffs.euler, case.euler.numpy())
+
+
+def angles_between_deg(fitted, truth):
+    relative = rotation_from_euler(torch.from_numpy(fitted)).mT @ rotation_from_euler(torch.from_numpy(truth))
     cosine = (relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
     return torch.rad2deg(torch.arccos(cosine.clamp(-1, 1))).numpy()
 
@@ -239,10 +259,46 @@ def test_driver_names_a_missing_or_foreign_file(model, workspace, name):
     assert not workspace.coeffs.exists()
 
 
-def test_embedded_model_recovers_its_own_pose():
+def test_camera_keeps_close_faces_half_a_metre_away():
+    usual = CameraIntrinsics.for_frame(1280, 720)
+    speaker = SyntheticSpeaker(1, size_hw=(720, 1280), face_px=300)
+    landmarks = speaker.landmarks(speaker.coeffs(3))
+    assert camera_for_landmarks(landmarks, 1280, 720) == usual
+    close = camera_for_landmarks(replace(landmarks, points=landmarks.points * 3), 1280, 720)
+    assert close.fx == close.fy > 1.5 * usual.fx and (close.cx, close.cy) == (640, 360)
+    assert camera_for_landmarks(replace(landmarks, valid=np.zeros(3, bool)), 1280, 720) == usual
+
+
+def test_embedded_model_recovers_a_synthetic_speaker():
+    speaker = SyntheticSpeaker(3, size_hw=(360, 640), face_px=200)
+    truth = speaker.coeffs(60)
+    exact = speaker.landmarks(truth)
+    noise = np.random.default_rng(0).normal(size=exact.points.shape).astype(np.float32)
+    seen = replace(exact, points=exact.points + noise, blendshapes=np.zeros_like(exact.blendshapes))
+    coeffs = fit_3dmm(seen, truth.camera, speaker.model)
+    assert np.mean(angles_between_deg(coeffs.euler, truth.euler)) < 1.5
+    assert np.abs(coeffs.expression - truth.expression).mean() < 0.06
+    assert np.corrcoef(lip_opening(exact.points), lip_opening(fitted_points(speaker.model, coeffs)))[0, 1] > 0.9
+    jaw = speaker.model.unit("jawOpen")
+    assert np.corrcoef(truth.expression[:, jaw], coeffs.expression[:, jaw])[0, 1] > 0.9
+
+
+def test_real_clip_end_to_end(demo_dir, tmp_path):
+    """Frames of the demo clip, from pixels to coefficients: small errors, and lips that open as the tracked ones do."""
+    frames = read_frames(demo_dir / DEMO_CLIP, 228, 288, 2)
+    _, landmarks = track_and_landmark(frames, FaceLandmarker(), FaceDetector())
+    space = VideoWorkspace("demo", tmp_path)
+    space.processed.mkdir(parents=True)
+    landmarks.save(space.landmarks)
+    space.crop_metadata.write_text(CropMetadata((CropRegion(320.0, 180.0, 300.0),), (360, 640), 512).to_json())
     model = FaceModel.load(FACE_MODEL_FILE)
-    case = made_clip(model, 40)
-    coeffs = fit_3dmm(case.landmarks, CameraIntrinsics.for_frame(640, 360), model)
-    assert np.mean(angle_errors_deg(coeffs, case)) < 1.5
-    assert np.abs(coeffs.expression - case.expression.numpy()).mean() < 0.1
-    assert np.nanmean(coeffs.residual) < 0.03
+    coeffs = fit_3dmm_for_a_video(space, model)
+    fitted, tracked = fitted_points(model, coeffs), landmarks.points
+    errors = np.linalg.norm(fitted - tracked, axis=2) / inter_ocular_px(tracked)[:, None]
+    assert coeffs.valid.all()
+    assert errors.mean() < 0.03 and errors[:, list(INNER_LIP + OUTER_LIP)].mean() < 0.03
+    assert np.nanmean(coeffs.residual) == pytest.approx(errors.mean(), rel=0.1)
+    opening = lip_opening(tracked)
+    assert np.ptp(opening) > 0.05
+    assert np.corrcoef(opening, lip_opening(fitted))[0, 1] > 0.9
+    assert np.sqrt(np.mean(coeffs.identity**2)) < 1.5

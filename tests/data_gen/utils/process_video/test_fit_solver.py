@@ -1,13 +1,19 @@
 """The fit's derivatives against autograd, its linear solvers against dense ones."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_gen.utils.process_video import fit_solver
 from data_gen.utils.process_video.fit_3dmm_landmark import INNER_LIP_GAPS
+from data_gen.utils.process_video.fit_linear import (
+    NormalEquations,
+    bending,
+    pose_normal,
+    second_difference,
+    solve_arrow,
+    solve_smooth,
+)
 from data_gen.utils.process_video.fit_residuals import (
     LandmarkBasis,
     Observations,
@@ -56,57 +62,63 @@ def dense_jacobians(setting):
     return error(params, identity).flatten(1), own.flatten(1, 2), of_identity.flatten(1, 2)
 
 
-def test_gradient_equals_autograd_and_curvature_nearly(setting):
+def test_normal_equations_equal_dense_jacobians(setting):
     basis, camera, identity, params, seen = setting
     error, of_params, of_identity = dense_jacobians(setting)
     weights = residual_weights(basis, seen, 4.0)
     springs = linearize(
         basis, basis.neutral(identity), params, error.unflatten(1, (-1, 2)), weights, seen.px_per_dm, camera
     )
-    blocks, descent = fit_solver._frame_normal(basis, springs)
-    border = fit_solver._identity_border(basis, springs)
+    own = NormalEquations.of(basis, springs, with_identity=True)
     spread = weights[..., None].expand(-1, -1, 2).flatten(1)[..., None]
-    torch.testing.assert_close(descent, -(of_params.mT @ (spread * error[..., None]))[..., 0], rtol=1e-9, atol=1e-9)
-    # A gap row takes its upper point's view for both ends: a few per mille of the curvature, none of the gradient.
-    for own, expected in (
-        (blocks, of_params.mT @ (spread * of_params)),
-        (border, of_params.mT @ (spread * of_identity)),
-    ):
-        assert (own - expected).abs().max() < 0.01 * expected.abs().max()
-    without = torch.cat([weights[:, :478], torch.zeros_like(weights[:, 478:])], dim=1)
-    springs = linearize(
-        basis, basis.neutral(identity), params, error.unflatten(1, (-1, 2)), without, seen.px_per_dm, camera
+    pairs = (
+        (own.descent, -(of_params.mT @ (spread * error[..., None]))[..., 0]),
+        (own.core_descent, -(of_identity.mT @ (spread * error[..., None])).sum(dim=0)[:, 0]),
+        (own.blocks, of_params.mT @ (spread * of_params)),
+        (own.border, of_params.mT @ (spread * of_identity)),
+        (own.core, (of_identity.mT @ (spread * of_identity)).sum(dim=0)),
     )
-    spread = without[..., None].expand(-1, -1, 2).flatten(1)[..., None]
-    torch.testing.assert_close(
-        fit_solver._frame_normal(basis, springs)[0], of_params.mT @ (spread * of_params), rtol=1e-9, atol=1e-9
-    )
+    for actual, expected in pairs:
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    blocks, descent = pose_normal(springs)
+    torch.testing.assert_close(blocks, own.blocks[:, :6, :6])
+    torch.testing.assert_close(descent, own.descent[:, :6])
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 7), st.integers(0, 99))
-def test_banded_solve_equals_dense(frames, seed):
+def test_smooth_solve_equals_dense(frames, seed):
     generator = torch.Generator().manual_seed(seed)
     count = 4
     root = torch.randn(frames, count, count, generator=generator, dtype=DOUBLE)
-    blocks = root @ root.mT + torch.eye(count)
-    descent = torch.randn(frames, count, generator=generator, dtype=DOUBLE)
+    normal = frames_only(root @ root.mT + torch.eye(count), torch.randn(frames, count, generator=generator).double())
     smoothness = torch.rand(count, generator=generator, dtype=DOUBLE)
     joined = torch.rand(max(frames - 2, 0), generator=generator) < 0.7
-    frozen = torch.rand(frames, count, generator=generator) < 0.2
-    step = fit_solver._solve_banded(blocks, descent, smoothness, joined, frozen)
+    held = torch.rand(frames, count, generator=generator) < 0.2
+    given_step = torch.randn(frames, count, generator=generator, dtype=DOUBLE) * held
+    _, step = solve_smooth(normal, smoothness, joined, held, given_step)
 
-    dense = torch.block_diag(*blocks)
+    dense = torch.block_diag(*normal.blocks)
     for start in range(frames - 2):
         for p in range(count):
             row = torch.zeros(frames * count, dtype=DOUBLE)
             row[[(start + k) * count + p for k in range(3)]] = torch.tensor([1.0, -2.0, 1.0], dtype=DOUBLE)
             dense += joined[start] * smoothness[p] * row[:, None] * row
-    free = ~frozen.flatten()
-    expected = torch.zeros(frames * count, dtype=DOUBLE)
-    if free.any():
-        expected[free] = torch.linalg.solve(dense[free][:, free], descent.flatten()[free])
+    expected = around_held(dense, normal.descent.flatten(), ~held.flatten(), given_step.flatten())
     torch.testing.assert_close(step.flatten(), expected, rtol=1e-6, atol=1e-6)
+
+
+def frames_only(blocks, descent):
+    nothing = torch.zeros(0, dtype=DOUBLE)
+    return NormalEquations(blocks, descent, torch.zeros(*descent.shape, 0), nothing.reshape(0, 0), nothing)
+
+
+def around_held(matrix, right, free, given_step):
+    """Dense solution in which the coefficients that are not free take their given step."""
+    step = given_step.clone()
+    if free.any():
+        step[free] = torch.linalg.solve(matrix[free][:, free], (right - matrix @ given_step)[free])
+    return step
 
 
 def test_arrow_solve_equals_dense():
@@ -115,26 +127,21 @@ def test_arrow_solve_equals_dense():
     rows = torch.randn(frames, 12, count, generator=generator, dtype=DOUBLE)
     shared = torch.randn(frames, 12, width, generator=generator, dtype=DOUBLE)
     target = torch.randn(frames, 12, 1, generator=generator, dtype=DOUBLE)
-    identity = torch.randn(width, generator=generator, dtype=DOUBLE)
-    normal = fit_solver._Normal(
+    normal = NormalEquations(
         rows.mT @ rows,
         (rows.mT @ target)[..., 0],
         rows.mT @ shared,
         (shared.mT @ shared).sum(0),
         (shared.mT @ target).sum(0)[:, 0],
     )
-    frozen = torch.zeros(frames, count, dtype=torch.bool)
-    frozen[1, 2] = True
-    step_identity, step_params = fit_solver._solve_arrow(normal, identity, 2.0, frozen)
+    held = torch.zeros(frames, count, dtype=torch.bool)
+    held[1, 2] = held[2, 0] = True
+    given_step = 0.3 * held.double()
+    step_identity, step_params = solve_arrow(normal, held, given_step)
     columns = torch.cat([torch.block_diag(*rows), shared.flatten(0, 1)], dim=1)
-    matrix = columns.T @ columns
-    matrix[-width:, -width:] += 2.0 * torch.eye(width, dtype=DOUBLE)
-    right = columns.T @ target.flatten()
-    right[-width:] -= 2.0 * identity
-    free = torch.ones(len(right), dtype=torch.bool)
-    free[count + 2] = False
-    expected = torch.zeros_like(right)
-    expected[free] = torch.linalg.solve(matrix[free][:, free], right[free])
+    free = torch.cat([~held.flatten(), torch.ones(width, dtype=torch.bool)])
+    fixed = torch.cat([given_step.flatten(), torch.zeros(width, dtype=DOUBLE)])
+    expected = around_held(columns.T @ columns, columns.T @ target.flatten(), free, fixed)
     torch.testing.assert_close(torch.cat([step_params.flatten(), step_identity]), expected)
 
 
@@ -159,9 +166,11 @@ def test_points_on_a_line_have_no_pose(model):
         assert torch.isnan(weak_perspective_pose(model.mean, points, torch.ones(1, 478), camera)).all()
 
 
-def test_second_difference_adjoint():
-    generator = np.random.default_rng(0)
-    a, b = torch.from_numpy(generator.normal(size=(7, 2))), torch.from_numpy(generator.normal(size=(5, 2)))
-    joined = torch.ones(5, dtype=torch.bool)
-    forward = (fit_solver._second_difference(a, joined) * b).sum()
-    torch.testing.assert_close(forward, (a * fit_solver._second_difference_adjoint(b, 7)).sum())
+@pytest.mark.parametrize("frames", [1, 2, 3, 8])
+def test_bending_is_half_the_gradient_of_the_smoothness(frames):
+    params = torch.randn(frames, 2, dtype=DOUBLE, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    smoothness = torch.tensor([0.5, 2.0], dtype=DOUBLE)
+    joined = torch.arange(frames - 2 if frames > 2 else 0) % 3 != 1
+    cost = (smoothness * second_difference(params, joined).square()).sum() + 0 * params.sum()
+    (gradient,) = torch.autograd.grad(cost, params)
+    torch.testing.assert_close(bending(params.detach(), smoothness, joined), gradient / 2)
