@@ -19,7 +19,7 @@ from modules.commons.errors import CheckpointError
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.person import render_hits
-from modules.radnerfs.surface import FacePose, project_mesh, region_bounds, surface_hits
+from modules.radnerfs.surface import FacePose, PosedMesh, project_mesh, region_bounds, surface_hits
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 from modules.structures.frames import FramePatch
 from tasks.radnerfs.radnerf import load_person
@@ -30,7 +30,6 @@ MAX_MAGNIFICATION = 1.3
 """A target face this much larger than the training one cannot be sharp."""
 EDGE_DM = 0.025
 """Half width of the alpha's soft edge where the region ends at a silhouette."""
-Projected = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class IdentityRenderer:
@@ -93,17 +92,17 @@ class IdentityRenderer:
         """
         pose = FacePose(identity, expression, euler, translation)
         matrix, size_wh = camera.matrix(), (camera.width, camera.height)
-        projected = project_mesh(self.face_model, pose, matrix)
+        mesh = project_mesh(self.face_model, pose, matrix)
         shown = None
         if source_expression is not None:
             shown = FacePose(identity, source_expression, euler, translation)
         source = project_mesh(self.face_model, shown, matrix) if shown else None
         radius_px = EDGE_DM * camera.fx / (CAMERA_DISTANCE - float(translation[2]))
-        bounds = self._bounds(projected, source, region, size_wh, round(3 * radius_px) + 2)
+        bounds = self._bounds(mesh, source, region, size_wh, round(3 * radius_px) + 2)
         if bounds is None:
             return FramePatch((0, 0, 1, 1), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.float32))
         self._check_size(camera, translation)
-        hits = surface_hits(self.face_model, pose, matrix, bounds, region, projected)
+        hits = surface_hits(self.face_model, pose, matrix, bounds, region, mesh)
         alpha = hits.weight
         if shown is not None:
             alpha = np.maximum(alpha, surface_hits(self.face_model, shown, matrix, bounds, region, source).weight)
@@ -115,15 +114,15 @@ class IdentityRenderer:
 
     def _bounds(
         self,
-        projected: Projected,
-        source: Projected | None,
+        mesh: PosedMesh,
+        source: PosedMesh | None,
         region: Region,
         size_wh: tuple[int, int],
         margin_px: int,
     ) -> Bounds | None:
         """Window around the region of both meshes."""
         weights = self.face_model.region_weights[region].numpy()
-        windows = [region_bounds(p[0], weights, size_wh, margin_px) for p in (projected, source) if p is not None]
+        windows = [region_bounds(m.pixels, weights, size_wh, margin_px) for m in (mesh, source) if m is not None]
         found = [window for window in windows if window is not None]
         if not found:
             return None

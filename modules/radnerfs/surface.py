@@ -13,9 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from modules.face_model.mesh_renderer import Bounds, Fragments, interpolate, rasterize
-from modules.face_model.model import FaceModel, Region
+from modules.face_model.model import LABEL_MEMBRANE, FaceModel, Region
 from modules.face_model.projection import rotation_from_euler, to_camera
 from modules.structures.cameras import CAMERA_DISTANCE
+
+TEETH_DEPTH_DM = 0.08
+"""The teeth stand this far behind the closed lips' inner edge."""
+TEETH_ROOM_DM = 0.2
+"""The mouth's inside is kept this far behind the lips in canonical space, where nothing else is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,16 +57,23 @@ class SurfaceHits:
         return f"SurfaceHits(bounds={self.bounds}, seen={float(self.mask.mean()):.3f})"
 
 
-def project_mesh(
-    face_model: FaceModel, pose: FacePose, camera_matrix: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Vertices ``[V, 2]`` px and depth ``[V]`` dm under any ``[3, 3]`` camera matrix (a crop's may rotate)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class PosedMesh:
+    """One frame's vertices: ``pixels [V, 2]``, ``depth [V]`` dm, and ``head [V, 3]`` dm before posing."""
+
+    pixels: NDArray[np.float64]
+    depth: NDArray[np.float64]
+    head: NDArray[np.float32]
+
+
+def project_mesh(face_model: FaceModel, pose: FacePose, camera_matrix: NDArray[np.float64]) -> PosedMesh:
+    """The mesh of a pose under any ``[3, 3]`` camera matrix (a crop's may rotate)."""
     with torch.no_grad():
-        vertices = face_model.vertices(_tensor(pose.identity), _tensor(pose.expression)[None])
-        posed = to_camera(vertices, _tensor(pose.euler)[None], _tensor(pose.translation)[None])[0].double().numpy()
+        head = face_model.vertices(_tensor(pose.identity), _tensor(pose.expression)[None])
+        posed = to_camera(head, _tensor(pose.euler)[None], _tensor(pose.translation)[None])[0].double().numpy()
     seen = np.stack([posed[:, 0], -posed[:, 1], CAMERA_DISTANCE - posed[:, 2]], axis=1)  # x right, y down, z forward
     homogeneous = seen @ camera_matrix.T
-    return homogeneous[:, :2] / homogeneous[:, 2:], seen[:, 2]
+    return PosedMesh(homogeneous[:, :2] / homogeneous[:, 2:], seen[:, 2], head[0].numpy())
 
 
 def surface_hits(
@@ -70,7 +82,7 @@ def surface_hits(
     camera_matrix: NDArray[np.float64],
     bounds: Bounds,
     region: Region,
-    projected: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    mesh: PosedMesh | None = None,
 ) -> SurfaceHits:
     """Cast the pixels of a window onto the fitted head.
 
@@ -80,26 +92,62 @@ def surface_hits(
         camera_matrix: ``[3, 3]`` K of the frame, or ``crop_from_frame · K`` of a crop.
         bounds: the window in that camera's pixels; may reach outside the image.
         region: key of ``face_model.region_weights``.
-        projected: ``project_mesh``'s answer when the caller has it already.
+        mesh: ``project_mesh``'s answer when the caller has it already.
 
     Raises:
         ValueError: when the window is empty.
         KeyError: when the region is unknown.
     """
-    pixels, depth = projected or project_mesh(face_model, pose, camera_matrix)
+    mesh = mesh or project_mesh(face_model, pose, camera_matrix)
     triangles = face_model.triangles.numpy()
-    fragments = rasterize(pixels, depth, triangles, bounds, cull_back_faces=True)
-    weights = face_model.region_weights[region].numpy()[:, None]
-    attributes = np.concatenate([face_model.canonical_vertices.numpy(), weights], axis=1)
+    fragments = rasterize(mesh.pixels, mesh.depth, triangles, bounds, cull_back_faces=True)
+    weights = face_model.region_weights[region].numpy()
+    membrane = (face_model.labels == LABEL_MEMBRANE).numpy()
+    attributes = np.column_stack([face_model.canonical_vertices.numpy(), weights, membrane])
     values = interpolate(fragments, triangles, attributes)
-    return SurfaceHits(
-        bounds,
-        fragments.covered,
-        np.ascontiguousarray(values[..., :3]),
-        view_directions(pose.euler, camera_matrix, bounds),
-        np.ascontiguousarray(values[..., 3]),
-        fragments,
-    )
+    canonical = np.ascontiguousarray(values[..., :3])
+    direction = view_directions(pose.euler, camera_matrix, bounds)
+    inside = values[..., 4] > 0.5
+    canonical[inside] = teeth_positions(face_model, pose, mesh, fragments, direction, inside)
+    return SurfaceHits(bounds, fragments.covered, canonical, direction, np.ascontiguousarray(values[..., 3]), fragments)
+
+
+def teeth_positions(
+    face_model: FaceModel,
+    pose: FacePose,
+    mesh: PosedMesh,
+    fragments: Fragments,
+    direction: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """Canonical positions of the pixels that look into the mouth.
+
+    The membrane stretches with the lips, what lies behind does not: upper teeth are fixed to the skull. So these
+    pixels are followed on to a plane behind the lips, fixed to the head, which has its own place in canonical space.
+
+    Args:
+        face_model: the model.
+        pose: the frame's coefficients.
+        mesh: the frame's mesh.
+        fragments: what the window sees.
+        direction: ``[h, w, 3]`` view directions in head space.
+        inside: ``[h, w]`` the pixels in question, ``N`` of them.
+
+    Returns:
+        float32 ``[N, 3]`` dm.
+    """
+    membrane = face_model.labels == LABEL_MEMBRANE
+    with torch.no_grad():
+        neutral = face_model.mean[membrane] + face_model.identity_basis[membrane] @ _tensor(pose.identity)
+    origin = neutral.mean(dim=0).numpy()
+    corners = face_model.triangles.numpy()[fragments.triangle_id[inside]]  # [N, 3]
+    on_membrane = np.einsum("nk,nkc->nc", fragments.barycentric[inside], mesh.head[corners])
+    ray = direction[inside]
+    # a ray that grazes the plane would run off to the side: it is followed a few millimetres at most
+    onward = (origin[2] - TEETH_DEPTH_DM - on_membrane[:, 2]) / np.minimum(ray[:, 2], -0.3)
+    on_plane = on_membrane + np.clip(onward, -0.3, 0.3)[:, None] * ray
+    place = face_model.canonical_vertices[membrane].mean(dim=0).numpy() - np.array([0, 0, TEETH_ROOM_DM])
+    return (on_plane - origin + place).astype(np.float32)
 
 
 def region_weight(face_model: FaceModel, hits: SurfaceHits, region: Region) -> NDArray[np.float32]:

@@ -164,12 +164,12 @@ class RADNeRFDataset:
         """Cast stored frame ``index``; None when the region lies outside its crop."""
         size = self.source.crop_size
         camera_matrix = self.source.camera_matrix(index)
-        projected = project_mesh(self.face_model, self.pose(index), camera_matrix)
+        mesh = project_mesh(self.face_model, self.pose(index), camera_matrix)
         weights = self.face_model.region_weights[self.region].numpy()
-        bounds = region_bounds(projected[0], weights, (size, size), self._margin_px + 2)
+        bounds = region_bounds(mesh.pixels, weights, (size, size), self._margin_px + 2)
         if bounds is None:
             return None
-        hits = surface_hits(self.face_model, self.pose(index), camera_matrix, bounds, self.region, projected)
+        hits = surface_hits(self.face_model, self.pose(index), camera_matrix, bounds, self.region, mesh)
         mouth = region_weight(self.face_model, hits, "mouth") > 0
         learn = hits.mask & dilate(hits.weight > 0, self._margin_px)
         if self._crop_leaves_frame(index):
