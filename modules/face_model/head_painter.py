@@ -30,6 +30,8 @@ class HeadLook:
     lips: Rgb = (0.70, 0.36, 0.36)
     iris: Rgb = (0.32, 0.24, 0.16)
     brows: Rgb = (0.22, 0.16, 0.12)
+    hair: Rgb = (0.20, 0.15, 0.11)
+    clothes: Rgb = (0.25, 0.30, 0.42)
     background: Rgb = (0.42, 0.46, 0.50)
     light: tuple[float, float, float] = (0.3, 0.5, 0.9)
     ambient: float = 0.45
@@ -47,6 +49,8 @@ class HeadLook:
             lips=_rgb(lips),
             iris=_rgb(generator.uniform([0.12, 0.10, 0.06], [0.4, 0.35, 0.4])),
             brows=_rgb(skin * generator.uniform(0.2, 0.5)),
+            hair=_rgb(skin * generator.uniform(0.1, 0.6)),
+            clothes=_rgb(generator.uniform(0.05, 0.8, 3)),
             background=_rgb(generator.uniform(0.15, 0.75, 3)),
             light=light,
             ambient=float(generator.uniform(0.35, 0.6)),
@@ -85,7 +89,9 @@ class HeadPainter:
         neutral = model.vertices(self._identity, torch.zeros(1, model.n_expression))[0].numpy()
         # the teeth belong to the skull (upper) and the jaw (lower): remember where they meet in this person
         self._lip_line = float(neutral[model.inner_lip.numpy(), 1].mean())
-        self._jaw_drop = float(-model.expression_basis[model.inner_lip[len(model.inner_lip) // 2], 1, model.unit("jawOpen")])
+        self._jaw_drop = float(
+            -model.expression_basis[model.inner_lip[len(model.inner_lip) // 2], 1, model.unit("jawOpen")]
+        )
         self._eye_direction = _eye_directions(self._mean, self._labels)
         self._softness = _soft_label(self._labels == LABEL_LIP, self._triangles)
         self._noise = _noise_texture(look.texture_seed)
@@ -112,6 +118,7 @@ class HeadPainter:
         label = self._labels[self._triangles[fragments.triangle_id[fragments.covered]]]
         jaw_drop = float(expression[self._model.unit("jawOpen")]) * self._jaw_drop
         image = _background(camera.height, camera.width, self._look)
+        _draw_behind(image, pose, camera, self._look)
         image[fragments.covered] = self._shade(seen, label, jaw_drop)
         image = cv2.GaussianBlur(image, (0, 0), 0.6)  # a lens: softens the stairs at the outline
         rgb = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -126,6 +133,8 @@ class HeadPainter:
         brow = _brow_weight(rest)[:, None]
         lips = np.clip(lip * 1.6 - 0.3, 0, 1)
         color = skin * (1 - lips) + np.float32(look.lips) * lips
+        hair = _hair_weight(rest)[:, None]
+        color = color * (1 - hair) + np.float32(look.hair) * hair * (0.8 + 0.4 * self._noise_at(rest * 3))[:, None]
         color = color * (1 - brow) + np.float32(look.brows) * brow
         color[is_eye] = self._eye_color(eye[is_eye])
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
@@ -222,13 +231,34 @@ def _brow_weight(rest: NDArray[np.float32]) -> NDArray[np.float32]:
     return 0.85 * vertical * ends * (rest[:, 2] > 0.2)
 
 
+def _hair_weight(rest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Hair above a line that comes down in front of the ears."""
+    line = 0.98 - 1.1 * np.clip(np.abs(rest[:, 0]) - 0.25, 0, None) ** 1.5 - 0.5 * np.clip(0.45 - rest[:, 2], 0, None)
+    return np.clip((rest[:, 1] - line) / 0.06, 0, 1) * (rest[:, 1] > 0.25)
+
+
+def _draw_behind(image: NDArray[np.float32], pose: torch.Tensor, camera: CameraIntrinsics, look: HeadLook) -> None:
+    """Skull with hair and shoulders as flat shapes, drawn where the head's pose puts them."""
+    angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    skull = np.stack([0.86 * np.cos(angles), 0.52 + 0.92 * np.sin(angles), np.full(48, -0.45)], axis=1)
+    half = np.array([(0.0, -0.55), (0.55, -0.75), (0.62, -1.25), (1.6, -1.6), (2.3, -2.2), (2.5, -6.0)])
+    outline = np.concatenate([half, half[::-1] * [-1, 1]])
+    shoulders = np.column_stack([outline, np.full(len(outline), -0.45)])
+    body_pose = pose.clone()
+    body_pose[0] *= 0.25  # the body follows the head only a little
+    for points, frame, color in ((shoulders, body_pose, look.clothes), (skull, pose, look.hair)):
+        pixels, _ = project(torch.from_numpy(points)[None], frame[:1], frame[1:], camera)
+        fixed = ((pixels[0].numpy() - 0.5) * 16).clip(-(2**20), 2**20).round().astype(np.int32)
+        cv2.fillPoly(image, [fixed], color, cv2.LINE_AA, 4)
+
+
 BROW_Y = 0.42
 """Height of the brows' inner ends in the model's head space, dm."""
 
 
 def _background(height: int, width: int, look: HeadLook) -> NDArray[np.float32]:
     ramp = np.linspace(1.1, 0.8, height, dtype=np.float32)[:, None, None]
-    return np.broadcast_to(np.float32(look.background), (height, width, 3)) * ramp
+    return np.ascontiguousarray(np.broadcast_to(np.float32(look.background), (height, width, 3)) * ramp)
 
 
 def _noise_texture(seed: int) -> NDArray[np.float32]:

@@ -67,7 +67,8 @@ def rasterize(
     clipping. Where two triangles are equally near, the one listed first wins.
 
     Args:
-        vertices_px: ``[V, 2]`` px. depth: ``[V]`` dm, positive in front of the camera.
+        vertices_px: ``[V, 2]`` px.
+        depth: ``[V]`` dm, positive in front of the camera.
         triangles: ``[F, 3]`` vertex ids, counter-clockwise seen from outside with y up.
         bounds: the window; may reach outside the image.
         cull_back_faces: drop triangles that turn their back to the camera.
@@ -116,9 +117,12 @@ def draw_wireframe(
     """Draw a mesh over an image, for looking at fits.
 
     Args:
-        rgb: uint8 ``[H, W, 3]``, left as it is. vertices_px: ``[V, 2]`` px of that image.
-        triangles: ``[F, 3]``; pass only those that should be seen. color: RGB 0..255.
-        opacity: of the lines, 0..1. scale: enlarge the picture first, so that thin meshes stay readable.
+        rgb: uint8 ``[H, W, 3]``, left as it is.
+        vertices_px: ``[V, 2]`` px of that image.
+        triangles: ``[F, 3]``; pass only those that should be seen.
+        color: RGB 0..255.
+        opacity: of the lines, 0..1.
+        scale: enlarge the picture first, so that thin meshes stay readable.
 
     Returns:
         uint8 ``[H·scale, W·scale, 3]``.
@@ -158,9 +162,7 @@ class _Faces:
     nearness: NDArray[np.float64]
 
 
-def _inverse_depth(
-    x: NDArray[np.float64], y: NDArray[np.float64], depth: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def _inverse_depth(x: NDArray[np.float64], y: NDArray[np.float64], depth: NDArray[np.floating]) -> NDArray[np.float64]:
     """1/depth, NaN for vertices that cannot be drawn."""
     drawable = np.isfinite(x) & np.isfinite(y) & np.isfinite(depth) & (depth > 0)
     return np.divide(1.0, depth, out=np.full(len(depth), np.nan), where=drawable)

@@ -101,7 +101,8 @@ class FaceModel:
         """Head-space vertices; differentiable in both arguments.
 
         Args:
-            identity: ``[I]``. expression: ``[T, E]``.
+            identity: ``[I]``.
+            expression: ``[T, E]``.
 
         Returns:
             ``[T, V, 3]`` dm.
@@ -114,7 +115,8 @@ class FaceModel:
         """MediaPipe's points in head space; differentiable in both arguments. Makes no full vertex array.
 
         Args:
-            identity: ``[I]``. expression: ``[T, E]``.
+            identity: ``[I]``.
+            expression: ``[T, E]``.
 
         Returns:
             ``[T, 478, 3]`` dm.
@@ -166,7 +168,8 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray]) -> str:
     """Write the arrays of a face model with schema and version; returns the version."""
     version = content_version(arrays)
     temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, schema=np.array(FACE_MODEL_SCHEMA), version=np.array(version), **arrays)
+    header = {"schema": np.array(FACE_MODEL_SCHEMA), "version": np.array(version)}
+    np.savez_compressed(temporary, allow_pickle=False, **header, **arrays)
     temporary.replace(path)
     return version
 

@@ -39,7 +39,9 @@ def to_camera(points: Tensor, euler: Tensor, translation: Tensor) -> Tensor:
     """Pose head-space points: ``X · R(euler) + translation``.
 
     Args:
-        points: ``[T, N, 3]`` (or ``[1, N, 3]``) dm. euler: ``[T, 3]`` rad. translation: ``[T, 3]`` dm.
+        points: ``[T, N, 3]`` (or ``[1, N, 3]``) dm.
+        euler: ``[T, 3]`` rad.
+        translation: ``[T, 3]`` dm.
 
     Returns:
         ``[T, N, 3]`` dm, x right, y up, z towards the camera.
@@ -51,7 +53,9 @@ def project(points: Tensor, euler: Tensor, translation: Tensor, camera: CameraIn
     """Project head-space points into the image of ``camera``; differentiable in all tensors.
 
     Args:
-        points: ``[T, N, 3]`` (or ``[1, N, 3]``) dm. euler: ``[T, 3]`` rad. translation: ``[T, 3]`` dm.
+        points: ``[T, N, 3]`` (or ``[1, N, 3]``) dm.
+        euler: ``[T, 3]`` rad.
+        translation: ``[T, 3]`` dm.
         camera: intrinsics in pixels.
 
     Returns:

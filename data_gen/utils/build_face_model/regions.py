@@ -18,7 +18,10 @@ FACE_TOP = (454, 356, 389, 251, 284, 332, 297, 338, 10, 109, 67, 103, 54, 21, 16
 # fmt: on
 FALL_OFF_DM = 0.09
 """A region rises from 0 at its border to 1 this far inside."""
-UNDER_JAW_DM = 0.16
+UNDER_JAW_DM = 0.13
+"""How far below the jaw line the lower border lies in a frontal view."""
+EAR_MARGIN_DM = 0.06
+"""How far behind the ear's front edge the rear border lies; ears themselves never belong to a region."""
 MOUTH_FULL_DM, MOUTH_REACH_DM = 0.03, 0.12
 """The mouth region is 1 up to the first distance from the lips and 0 beyond the second."""
 SMOOTHING_ROUNDS = 2
@@ -28,23 +31,25 @@ def build_regions(geometry: HeadGeometry, places: NDArray[np.float64]) -> dict[s
     """Weights 0..1 per vertex: ``region_mouth``, ``region_lower_face``, ``region_face``.
 
     Args:
+        geometry: mean shape and topology.
         places: ``[478, 3]`` landmarks on the mean shape.
     """
     mean, labels, triangles = geometry.mean, geometry.patch.labels, geometry.patch.triangles
     chart = _Chart(places)
-    jaw = chart.pushed_down(_curve(places[list(JAW_LINE)]), UNDER_JAW_DM)[::-1]  # image-left ear → chin → right ear
-    top = chart(_curve(places[list(LOWER_FACE_TOP)]))
-    brow = chart(_curve(places[list(FACE_TOP)]))
+    front_of_ears = _in_front_of_ears(mean, places)
+    below = np.minimum(front_of_ears, _above_neck(mean, places))
     on_lips = (labels == LABEL_LIP) | (labels == LABEL_MEMBRANE)
     lip_gap = _distance_to_curve(mean, mean[geometry.patch.outer_lip])
     regions = {
         "mouth": _smooth((MOUTH_REACH_DM - lip_gap) / (MOUTH_REACH_DM - MOUTH_FULL_DM)),
-        "lower_face": chart.inside(mean, np.concatenate([top, jaw])),
-        "face": chart.inside(mean, np.concatenate([brow, jaw])),
+        "lower_face": np.minimum(chart.under(mean, places[list(LOWER_FACE_TOP)]), below),
+        "face": np.minimum(chart.under(mean, places[list(FACE_TOP)]), below),
     }
     for name, weight in regions.items():
         for _ in range(SMOOTHING_ROUNDS):
             weight = _averaged(weight, triangles)
+        weight[below == 0] = 0.0  # averaging must not run down the coarse triangles of the neck
+        weight = 0.5 * (weight + weight[geometry.patch.mirror])
         weight[on_lips] = 1.0
         weight[labels == LABEL_EAR] = 0.0
         weight[labels == LABEL_EYE] = float(name == "face")
@@ -65,19 +70,40 @@ class _Chart:
         x, y, z = (points - self._center).T
         return np.stack([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))], axis=1) * self._radius
 
-    def pushed_down(self, points: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
-        """The flat curve of ``points`` (ear → chin → ear), moved ``reach`` dm down the neck, less towards its ends."""
-        flat = self(points)
-        along = np.linspace(0, 1, len(flat))
-        flat[:, 1] -= reach * _smooth(np.minimum(along, 1 - along) / 0.12)
-        return flat
+    def under(self, vertices: NDArray[np.float64], border: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Soft membership below a curve that runs from image-right ear to image-left ear."""
+        flat = self(_curve(border))
+        far = 4.0 * self._radius
+        level = np.array([[-far, flat[-1, 1]], [-far, -far], [far, -far], [far, flat[0, 1]]])
+        return _inside(self(vertices), np.concatenate([flat, level]))
 
-    def inside(self, vertices: NDArray[np.float64], border: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Soft membership of vertices in the flat polygon ``border``, 0 at the border and outside."""
-        contour = border.astype(np.float32)[:, None]
-        flat = self(vertices).astype(np.float32)
-        distance = np.array([cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in flat])
-        return _smooth(distance / FALL_OFF_DM)
+
+def _above_neck(vertices: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Soft membership above the jaw line as a camera in front sees it, ``UNDER_JAW_DM`` of neck included.
+
+    Measured in the frontal plane: behind the chin the neck shows right below it, though it is far along the skin.
+    """
+    jaw = _curve(places[list(JAW_LINE)])[:, :2]  # image-right ear → chin → image-left ear
+    along = np.gradient(jaw, axis=0)
+    outward = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.linalg.norm(along, axis=1, keepdims=True)
+    outward *= np.sign(np.sum(outward * (jaw - [0.0, places[4, 1]])))
+    lid = [[-3.0, 3.0], [3.0, 3.0]]
+    return _inside(vertices[:, :2], np.concatenate([jaw + UNDER_JAW_DM * outward, lid]))
+
+
+def _in_front_of_ears(vertices: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Soft membership in front of a profile line from the ears' front edge down behind the jaw's angle."""
+    ear, angle = (0.5 * (places[a, 1:] + places[b, 1:]) for a, b in ((234, 454), (58, 288)))  # (y, z)
+    line = (angle - ear) / np.linalg.norm(angle - ear)
+    offset = vertices[:, 1:] - (ear - [0.0, EAR_MARGIN_DM])
+    return _smooth((offset[:, 1] * -line[0] + offset[:, 0] * line[1]) / FALL_OFF_DM)
+
+
+def _inside(points: NDArray[np.float64], polygon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 well inside a flat polygon, falling to 0 at its border: points ``[N, 2]``, polygon ``[M, 2]``."""
+    contour = polygon.astype(np.float32)[:, None]
+    distance = [cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in points]
+    return _smooth(np.array(distance) / FALL_OFF_DM)
 
 
 def _curve(points: NDArray[np.float64]) -> NDArray[np.float64]:

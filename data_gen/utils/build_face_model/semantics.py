@@ -20,20 +20,22 @@ def bind_contours(geometry: HeadGeometry, places: NDArray[np.float64], anchors: 
     """Move lip and lid landmarks of ``anchors`` onto the mesh's contours.
 
     Args:
+        geometry: mean shape and topology.
         places: ``[478, 3]`` mirror-symmetric average places on the mean shape.
+        anchors: nearest points of the mesh to those places.
     """
     corner_ids, weights = (values.copy() for values in anchors)
     edges = _Edges(geometry.patch.triangles)
     for chains, arcs in _contours(geometry):
         # upper and lower points that face each other sit at the same share, so that they meet when it shuts
-        shares = [_shares(places[list(chain)], geometry.mean[arc]) for chain, arc in zip(chains, arcs)]
+        shares = [_shares(places[list(chain)], geometry.mean[arc]) for chain, arc in zip(chains, arcs, strict=True)]
         if len(shares[0]) == len(shares[1]):
             shares = [0.5 * (shares[0] + shares[1])] * 2
-        for chain, arc, share in zip(chains, arcs, shares):
+        for chain, arc, share in zip(chains, arcs, shares, strict=True):
             at = arc_fraction(geometry.mean[arc])
             right = np.clip(np.searchsorted(at, share, side="right"), 1, len(arc) - 1)
             along = (share - at[right - 1]) / (at[right] - at[right - 1])
-            for landmark, k, t in zip(chain, right, along):
+            for landmark, k, t in zip(chain, right, along, strict=True):
                 corner_ids[landmark], weights[landmark] = edges.anchor(int(arc[k - 1]), int(arc[k]), float(t))
     return corner_ids, weights
 
@@ -59,7 +61,7 @@ def _lid_arcs(mean: NDArray[np.float64], rim: NDArray[np.int64]) -> tuple[NDArra
     outer = int(across.argmax())
     ring = np.roll(rim, -outer)
     inner = int(np.abs(mean[ring, 0]).argmin())
-    one, other = ring[: inner + 1], np.concatenate([ring[:1], ring[:inner-1:-1]])
+    one, other = ring[: inner + 1], np.concatenate([ring[:1], ring[: inner - 1 : -1]])
     return (one, other) if mean[one, 1].mean() > mean[other, 1].mean() else (other, one)
 
 
