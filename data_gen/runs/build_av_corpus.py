@@ -1,7 +1,8 @@
 """Talking clips → sound features beside fitted mouth coefficients, one file per clip.
 
 Reads: a folder of videos with sound, a JSON of sound offsets, corpus.yaml, the face model and the speech encoder.
-Writes: OUT/landmarks/*.npz, OUT/fits/*.npz (kept, so that a better fit needs no new tracking) and OUT/clips/*.npz.
+Writes: OUT/landmarks/*.npz, OUT/sounds/*.npz, OUT/fits/*.npz (kept, so that a better fit needs no new tracking) and
+OUT/clips/*.npz, which joins them.
 Run: ``python data_gen/runs/build_av_corpus.py --clips FOLDER --offsets FILE --out OUT``
 """
 
@@ -24,7 +25,12 @@ if str(ROOT) not in sys.path:
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker  # noqa: E402
 from data_gen.utils.process_audio.augment import random_recording  # noqa: E402
-from data_gen.utils.process_audio.extract_whisper import SAMPLES_PER_ROW, WhisperEncoder  # noqa: E402
+from data_gen.utils.process_audio.extract_whisper import (  # noqa: E402
+    EXTRACTOR,
+    RATE_HZ,
+    SAMPLES_PER_ROW,
+    WhisperEncoder,
+)
 from data_gen.utils.process_audio.resample_audio_to_16k import file_start_s, load_audio_16k  # noqa: E402
 from data_gen.utils.process_audio.vad import detect_speech  # noqa: E402
 from data_gen.utils.process_video.face_detector import FaceDetector  # noqa: E402
@@ -174,6 +180,35 @@ def resample_rows(
     return rows.astype(np.float32), inside & valid[left] & valid[right] & (gap < 3 * frame_s)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sound:
+    """Features ``[K, T, C]`` of K renderings of a sound, where there is speech ``[T]``, and what made the features."""
+
+    features: NDArray[np.float16]
+    is_speech: NDArray[np.bool_]
+    extractor: str
+
+
+def listen(path: Path, encoder: WhisperEncoder, config: CorpusConfig, cache: Path) -> Sound:
+    """The sound of a clip as features, read from ``cache`` when they were made with the same settings."""
+    recipe = f"{EXTRACTOR}/{config.n_recordings}/{config.seed}"
+    if cache.is_file():
+        with np.load(cache, allow_pickle=False) as data:
+            if str(data["recipe"]) == recipe:
+                return Sound(data["features"], data["is_speech"], str(data["extractor"]))
+    clip = load_audio_16k(path)
+    features, extractor = sound_renderings(clip, encoder.extract, config)
+    sound = Sound(features, detect_speech(clip), extractor)
+    np.savez(
+        cache,
+        recipe=np.array(recipe),
+        features=sound.features,
+        is_speech=sound.is_speech,
+        extractor=np.array(extractor),
+    )
+    return sound
+
+
 def sound_renderings(
     clip: AudioClip, extract: Callable[[AudioClip], AudioFeatures], config: CorpusConfig
 ) -> tuple[NDArray[np.float16], str]:
@@ -195,13 +230,10 @@ def sound_renderings(
 
 
 def join(
-    entry: ClipEntry, tracked: TrackedClip, coeffs: FaceModelCoeffs, encoder: WhisperEncoder, config: CorpusConfig
+    entry: ClipEntry, tracked: TrackedClip, coeffs: FaceModelCoeffs, sound: Sound, config: CorpusConfig
 ) -> SpeechMotionClip:
     """Put sound and mouth on one clock: rows of the sound, with the mouth ``sound_later_s`` earlier."""
-    audio = load_audio_16k(entry.path)
-    features, extractor = sound_renderings(audio, encoder.extract, config)
-    n_rows = features.shape[1]
-    at_s = (np.arange(n_rows) + 0.5) / 50.0 - entry.sound_later_s
+    at_s = (np.arange(len(sound.is_speech)) + 0.5) / RATE_HZ - entry.sound_later_s
     opening, width = mouth_measures(tracked.landmarks)
     valid_frames = coeffs.valid & tracked.landmarks.valid
     measures, valid = resample_rows(np.stack([opening, width], axis=1), tracked.times_s, valid_frames, at_s)
@@ -209,15 +241,15 @@ def join(
     return SpeechMotionClip(
         name=entry.path.stem,
         speaker=config.speaker_of(entry.path.stem),
-        features=features,
+        features=sound.features,
         expression=expression,
         identity=coeffs.identity,
         opening=measures[:, 0],
         width=measures[:, 1],
         valid=valid,
-        is_speech=detect_speech(audio)[:n_rows],
-        rate_hz=50.0,
-        extractor=extractor,
+        is_speech=sound.is_speech,
+        rate_hz=float(RATE_HZ),
+        extractor=sound.extractor,
         face_model_version=coeffs.face_model_version,
     )
 
@@ -228,7 +260,7 @@ def build(entries: list[ClipEntry], out: Path, config: CorpusConfig) -> int:
     Returns:
         the number of clips written.
     """
-    folders = {name: out / name for name in ("landmarks", "fits", "clips")}
+    folders = {name: out / name for name in ("landmarks", "sounds", "fits", "clips")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     face_model, encoder = FaceModel.load(FACE_MODEL_FILE), WhisperEncoder(WHISPER_FILE)
@@ -238,7 +270,8 @@ def build(entries: list[ClipEntry], out: Path, config: CorpusConfig) -> int:
         try:
             tracked = track(entry.path, folders["landmarks"] / name)
             coeffs = fit(tracked, face_model, folders["fits"] / name)
-            clip = join(entry, tracked, coeffs, encoder, config)
+            sound = listen(entry.path, encoder, config, folders["sounds"] / name)
+            clip = join(entry, tracked, coeffs, sound, config)
         except GeneFaceError as error:
             logger.warning("%s left out: %s", entry.path.stem, error)
             continue

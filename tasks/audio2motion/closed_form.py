@@ -35,10 +35,10 @@ def principal_components(features: NDArray, n_blocks: int, count: int) -> tuple[
     return torch.from_numpy(np.stack(means)).float(), torch.from_numpy(np.stack(matrices)).float()
 
 
-def window_rows(components: NDArray, reach: int, step: int) -> NDArray[np.float64]:
+def window_rows(components: NDArray, reach: int, step: int) -> NDArray:
     """``[T, C]`` to ``[T, (2·reach + 1) · C]``: each row with neighbours ``step`` rows apart, edge rows repeated."""
     rows = np.arange(len(components))[:, None] + step * np.arange(-reach, reach + 1)
-    return components[rows.clip(0, len(components) - 1)].reshape(len(components), -1).astype(np.float64)
+    return components[rows.clip(0, len(components) - 1)].reshape(len(components), -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +65,10 @@ def ridge_filter(clips: Iterable[RidgeRows], reach: int, step: int, penalty: flo
     gram, mixed = np.zeros((1, 1)), np.zeros((1, 1))  # grow to full size with the first clip
     for clip in clips:
         windows = window_rows(clip.inputs, reach, step)
-        inputs = np.append(windows, np.ones((len(windows), 1)), axis=1)
-        weighted = inputs * clip.weights[:, None]
-        gram = gram + weighted.T @ inputs
-        mixed = mixed + weighted.T @ clip.targets
+        inputs = np.append(windows, np.ones((len(windows), 1), windows.dtype), axis=1)
+        weighted = inputs * clip.weights[:, None].astype(windows.dtype)
+        gram = gram + (weighted.T @ inputs).astype(np.float64)  # the product, which is nearly all work, in float32
+        mixed = mixed + (weighted.T @ clip.targets).astype(np.float64)
     n_inputs = len(gram) - 1
     strength = penalty * float(np.mean(np.diag(gram)[:-1]))
     regular = gram + strength * np.diag(np.append(np.ones(n_inputs), 0.0))
