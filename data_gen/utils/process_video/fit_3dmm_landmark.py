@@ -38,6 +38,7 @@ from modules.structures.landmarks import (
     MOUTH,
     N_MEDIAPIPE,
     OUTER_LIP,
+    RIGID,
     UNMATCHED_BFM,
     UPPER_EYELIDS,
     WITHIN_LIPS,
@@ -53,6 +54,7 @@ INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
 
 _WINDOW, _LOOK_AHEAD, _CONTEXT = 192, 12, 2
 _MIN_POINTS, _MIN_STEADY_POINTS = 30, 6
+_CUT_JUMP = 0.5
 _MIN_DISTANCE_DM = 5.0
 _INTER_OCULAR_DM = 0.9
 
@@ -285,8 +287,21 @@ def _observations(
         weights=torch.from_numpy(visible[rows].astype(np.float32)) * _point_weights(config),
         px_per_dm=torch.ones(len(rows)),
         expected=torch.from_numpy(expected).clamp(config.lower_bound, config.upper_bound),
-        index=torch.from_numpy(rows),
+        index=torch.from_numpy(rows + _jumps(landmarks.points[rows])),
     ), rows
+
+
+def _jumps(points: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many shot cuts lie before each frame: ``[T, 478, 2]`` px to ``[T]``; nothing is smoothed over one.
+
+    A cut is where the steady points move by more than half the inter-ocular distance from one frame to the next.
+    """
+    steady = points[:, list(RIGID)]
+    moves = np.linalg.norm(np.diff(steady, axis=0), axis=2)
+    seen = np.isfinite(moves)
+    moved = np.where(seen, moves, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+    jumped = moved > _CUT_JUMP * np.maximum(inter_ocular_px(points[1:]), 1e-6)
+    return np.concatenate([np.zeros(min(len(points), 1), np.int64), np.cumsum(jumped)])
 
 
 def _started(basis: LandmarkBasis, seen: Observations, camera: CameraIntrinsics) -> tuple[Observations, Tensor, Tensor]:

@@ -175,6 +175,16 @@ def test_windows_join_smoothly(model):
     assert acceleration[185:200].max() < 2 * np.quantile(acceleration, 0.99)
 
 
+def test_a_shot_cut_is_not_smoothed_over(model):
+    case = made_clip(model, 40, noise_px=0.3)
+    euler, translation = case.euler.clone(), case.translation.clone()
+    euler[20:, 1] += 0.6
+    translation[20:, 0] += 1.2
+    points, _ = project(model.landmarks(case.identity, case.expression), euler, translation, case.camera)
+    coeffs = fit_3dmm(replace(case.landmarks, points=points.numpy()), case.camera, model)
+    assert angles_between_deg(coeffs.euler, euler.numpy())[18:22].max() < 2.0
+
+
 def naive_loss(proj, gt, mask):
     frames, count, _ = proj.shape
     total = 0.0
