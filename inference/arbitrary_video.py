@@ -14,65 +14,27 @@ from numpy.typing import NDArray
 
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
-from data_gen.runs.stages import load_frame_times
-from data_gen.utils.process_video.crop_utils import load_crop_metadata
-from inference.audio_to_motion import AudioToMotion, sample_motion
-from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
+from inference.driving import PreparedSource, end_rays_at, load_source, occlusion_in, plan_speech, speech_motion
+from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
 from inference.identity import Identity, find_identity, train_identity
 from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.summary import AreaMeter, RunSummary
-from modules.audio2motion.motion_space import rest_expression
 from modules.commons.config import load_config
 from modules.commons.errors import ConfigError, OutputError
 from modules.commons.progress import Progress
-from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE, VideoWorkspace
-from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel, Region
+from modules.commons.workspace import VideoWorkspace
+from modules.face_model.model import Region
 from modules.structures.audio import AudioClip
-from modules.structures.crops import CropMetadata, warp_affine
-from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
-from modules.structures.landmarks import FACE_OVAL, Landmarks2D, lip_opening
-from modules.structures.masks import OcclusionMask, OcclusionTable
+from modules.structures.masks import OcclusionMask
 from modules.video.colour import rgb_from_planes
 from modules.video.pipeline import decoding, encoding
 from modules.video.reader import VideoReader
 from modules.video.writer import EncodeConfig, VideoWriter
 
 logger = logging.getLogger(__name__)
-
-MOUTH_ROWS = np.array([ARKIT_NAMES.index(name) for name in MOUTH_UNITS])
-SMILE_ROWS = np.array(
-    [ARKIT_NAMES.index(f"mouth{kind}{side}") for kind in ("Smile", "Frown") for side in ("Left", "Right")]
-)
-MAX_HAND_COVER = 0.9
-"""Frames whose lower face is covered by more than this share pass through."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedSource:
-    """The source video and all that was measured in it; one row of each table per frame."""
-
-    video: Path
-    sha256: str
-    workspace: VideoWorkspace
-    info: VideoInfo
-    times_s: NDArray[np.float64]
-    landmarks: Landmarks2D
-    coeffs: FaceModelCoeffs
-    crops: CropMetadata
-    occlusion: OcclusionTable
-    face_model: FaceModel
-
-    def __len__(self) -> int:
-        return len(self.times_s)
-
-    @property
-    def face_height_px(self) -> float:
-        """Median height of the face outline."""
-        oval = self.landmarks.points[self.landmarks.valid][:, list(FACE_OVAL), 1]
-        return float(np.median(oval.max(axis=1) - oval.min(axis=1))) if len(oval) else 0.0
 
 
 @dataclass(slots=True)
@@ -91,18 +53,7 @@ def open_source(job: ArbitraryJob, progress: Progress) -> PreparedSource:
     sha256 = file_sha256(job.src_video)
     workspace = VideoWorkspace(video_id_of(job.src_video, sha256))
     _prepare(job.src_video, workspace, "fit", progress)
-    return PreparedSource(
-        video=job.src_video,
-        sha256=sha256,
-        workspace=workspace,
-        info=info,
-        times_s=load_frame_times(workspace.times),
-        landmarks=Landmarks2D.load(workspace.landmarks),
-        coeffs=FaceModelCoeffs.load(workspace.coeffs),
-        crops=load_crop_metadata(workspace.crop_metadata),
-        occlusion=OcclusionTable.load(workspace.hands),
-        face_model=FaceModel.load(FACE_MODEL_FILE),
-    )
+    return load_source(job.src_video, sha256, workspace, info)
 
 
 def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
@@ -133,21 +84,8 @@ def video_id_of(path: Path, sha256: str) -> str:
 
 def predict_motion(job: ArbitraryJob, source: PreparedSource, speech: AudioClip) -> EditPlan:
     """Speech to the new expression of every frame."""
-    predictor = AudioToMotion(job.a2m_ckpt or AUDIO2MOTION_DIR, WHISPER_FILE, source.face_model.version)
-    motion = predictor.predict(speech, temperature=job.temperature, mouth_amp=job.mouth_amp)
-    opening = np.where(source.landmarks.valid, lip_opening(source.landmarks.points), np.nan)
-    clean = source.coeffs.valid & (source.occlusion.coverage < 0.05)
-    seen = clean if clean.any() else source.coeffs.valid
-    tracked = SourceMotion(
-        times_s=source.times_s,
-        expression=source.coeffs.expression,
-        opening=opening,
-        usable=source.coeffs.valid & (source.occlusion.coverage <= MAX_HAND_COVER),
-        residual=np.where(source.occlusion.coverage > 0.05, 0.0, source.coeffs.residual),
-        rest=rest_expression(source.coeffs.expression[seen], opening[seen]),
-    )
-    sampled = sample_motion(motion, source.times_s)
-    return plan_edits(tracked, motion, sampled, mouth_units=MOUTH_ROWS, smile_units=SMILE_ROWS, config=EditConfig())
+    motion = speech_motion(job, speech, source.face_model.version)
+    return plan_speech(source, motion, np.arange(len(source)), source.times_s)
 
 
 class FrameEditor:
@@ -157,6 +95,7 @@ class FrameEditor:
         self.source = source
         self.plan = plan
         self.renderer = IdentityRenderer(identity.checkpoint, source.face_model, job.device)
+        end_rays_at(self.renderer, job.raymarching_end_threshold)
         self.conditions = self.renderer.conditions(plan.expression, lle_percent=job.lle_percent)
         self.compositor = FaceCompositor(blend_mode=job.blend_mode)
         self.region: Region = job.region
@@ -180,16 +119,7 @@ class FrameEditor:
 
     def occlusion(self, row: int) -> OcclusionMask | None:
         """What stands in front of the face in frame ``row``, in frame space."""
-        values = occluder_in_crop(self.source.occlusion, row)
-        if values is None:
-            return None
-        size = values.shape[0]
-        frame_from_mask = np.asarray(np.linalg.inv(self.source.crops.region(row).crop_from_frame(size)), np.float64)
-        info = self.source.info
-        warped = warp_affine(
-            values, frame_from_mask, (info.width, info.height), flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT
-        )
-        return OcclusionMask(np.clip(warped, 0, 1), "frame", np.zeros((0, 21, 2), np.float32))
+        return occlusion_in(self.source, row, np.eye(3), (self.source.info.width, self.source.info.height))
 
     def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
         """The frame with new lips, the patch that was put in and what was kept in front of it."""
@@ -199,21 +129,6 @@ class FrameEditor:
         self.last_row = row
         patch, occlusion = self.patch(row), self.occlusion(row)
         return self.compositor.composite_patch(frame, patch, occlusion), patch, occlusion
-
-
-def occluder_in_crop(table: OcclusionTable, row: int) -> NDArray[np.float32] | None:
-    """Occluder ``[S, S]`` 0..1 of a frame at the table's size; a neighbour's fills in where this frame has none."""
-    masks: list[tuple[NDArray[np.float32], bool]] = []
-    for near in (row - 1, row, row + 1):
-        found = int(np.searchsorted(table.rows, near))
-        if found < len(table.rows) and table.rows[found] == near:
-            masks.append((table.masks[found].astype(np.float32) / 255, near == row))
-    if not masks:
-        return None
-    own = [mask for mask, is_own in masks if is_own]
-    if own:
-        return own[0]
-    return np.max([mask for mask, _ in masks], axis=0).astype(np.float32)
 
 
 def preview_frame(job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan) -> Path:
@@ -247,7 +162,7 @@ def edit_video(
         logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
     quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
     job.out_name.parent.mkdir(parents=True, exist_ok=True)
-    debug = DebugStrips(job) if job.debug else None
+    debug = DebugStrips(job.out_name) if job.debug else None
     with (
         _MaskWriter(job, source.info) as masks,
         VideoReader(source.video) as reader,
@@ -323,8 +238,8 @@ class _MaskWriter:
 class DebugStrips:
     """Every 25th edited frame as a PNG strip source | result | alpha, at twice the size, around the edit."""
 
-    def __init__(self, job: ArbitraryJob, every: int = 25) -> None:
-        self.folder = job.out_name.with_name(job.out_name.stem + "_debug")
+    def __init__(self, out_name: Path, every: int = 25) -> None:
+        self.folder = out_name.with_name(out_name.stem + "_debug")
         self.every = every
         self.seen = 0
 

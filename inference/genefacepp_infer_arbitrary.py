@@ -26,7 +26,7 @@ from inference.arbitrary_video import (
     preview_frame,
     summarise,
 )
-from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments, resolve_head_ckpt
+from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent
@@ -99,11 +99,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:
     parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
     parser.add_argument("--crf", type=int, default=14, help="x264 quality, 0 best .. 51")
     parser.add_argument("--lossless", action="store_true", help="exact samples (large file)")
-    values = vars(parser.parse_args(argv))
-    values.pop("low_memory_usage")
-    values.pop("blink_mode")
-    values["head_ckpt"] = resolve_head_ckpt(values["head_ckpt"], values.pop("torso_ckpt"))
-    return ArbitraryJob(**values)
+    parser.add_argument("--drv_pose", choices=("nearest",), default="nearest", help="the head moves as in the video")
+    return ArbitraryJob.from_mapping(vars(parser.parse_args(argv)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_type_hints
 
 from inference.face_compositor import BlendMode
 from modules.commons.device import DeviceName
@@ -15,6 +15,25 @@ from modules.commons.errors import AudioReadError, CheckpointError, ConfigError,
 from modules.face_model.model import Region
 
 BLEND_MODES = get_args(BlendMode)
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+END_THRESHOLD = 0.01
+"""GeneFace++'s: a ray ends when less than this of its light is left."""
+FAST_END_THRESHOLD = 0.05
+
+Job = TypeVar("Job", bound="ArbitraryJob | ClassicJob")
+
+
+class SpeechOptions(Protocol):
+    """How speech becomes motion; every job has these."""
+
+    @property
+    def a2m_ckpt(self) -> Path | None: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def mouth_amp(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +46,9 @@ class ArbitraryJob:
         head_ckpt: this person's checkpoint; None = found by content or trained on demand.
         region: what may be repainted. blend_mode: how it is put back.
         length: 'source' keeps the rest of a longer video untouched, 'shortest' ends with the shorter input.
-        mouth_amp: 1.0 = natural size of the predicted motion. temperature: 0 = deterministic.
+        mouth_amp: 1.0 = natural size of the predicted motion. temperature: 0 = one answer; above, ``seed`` varies it.
         lle_percent: share of the landmark condition pulled onto this person's own motion.
+        raymarching_end_threshold: a ray ends when less than this of its light is left (occupancy samplers).
         preview: write only this frame, composited, as a PNG. save_masks: where the alpha goes, losslessly.
         config: preset for preparing and training a person (YAML below egs/).
         crf: x264 quality of the result. lossless: exact samples instead.
@@ -45,7 +65,9 @@ class ArbitraryJob:
     length: Literal["source", "shortest"] = "source"
     mouth_amp: float = 1.0
     temperature: float = 0.0
+    seed: int = 0
     lle_percent: float = 0.2
+    raymarching_end_threshold: float = END_THRESHOLD
     preview: int | None = None
     save_masks: Path | None = None
     config: Path | None = None
@@ -57,21 +79,16 @@ class ArbitraryJob:
     def __post_init__(self) -> None:
         if not self.src_video.is_file():
             raise VideoReadError(f"{self.src_video}: there is no such video file; check --src_video")
-        if not self.drv_aud.is_file():
-            raise AudioReadError(f"{self.drv_aud}: there is no such sound file; check --drv_aud")
-        for path in (self.a2m_ckpt, self.head_ckpt):
-            if path is not None and not path.exists():
-                raise CheckpointError(f"{path}: there is no such checkpoint; check the path or leave the flag out")
+        _check_speech(self)
         if self.config is not None and not self.config.is_file():
             raise ConfigError(f"{self.config}: there is no such configuration file; presets lie in egs/egs_bases/")
         outputs = [p for p in (self.out_name, self.save_masks) if p is not None]
         for output in outputs:
             check_output(output, inputs=(self.src_video, self.drv_aud))
+        for output in outputs if self.preview is None else []:
+            check_container(output)
         if len({p.resolve() for p in outputs}) != len(outputs):
             raise OutputError(f"{self.save_masks}: --save_masks and --out_name name the same file")
-        _check_range("--lle_percent", self.lle_percent, 0.0, 1.0)
-        _check_range("--mouth_amp", self.mouth_amp, 0.0, 3.0)
-        _check_range("--temperature", self.temperature, 0.0, 2.0)
         _check_range("--crf", self.crf, 0, 51)
         if self.preview is not None and self.preview < 0:
             raise ConfigError(f"--preview {self.preview}: frame numbers start at 0")
@@ -92,19 +109,106 @@ class ArbitraryJob:
         Raises:
             ConfigError: for a missing or unknown key.
         """
-        values = dict(values)
-        if "audio" in values:
-            values["drv_aud"] = values.pop("audio")
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ConfigError(f"unknown job key {unknown[0]!r}; known keys: {', '.join(cls.__dataclass_fields__)}")
-        missing = [key for key in ("src_video", "drv_aud", "out_name") if not values.get(key)]
-        if missing:
-            raise ConfigError(f"the job lacks {missing[0]!r}; it needs src_video, audio and out_name")
-        for key in ("src_video", "drv_aud", "out_name", "a2m_ckpt", "head_ckpt", "save_masks", "config"):
-            if values.get(key) is not None:
-                values[key] = Path(values[key])
-        return cls(**values)
+        return _job_from(cls, values, ("src_video", "drv_aud", "out_name"))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassicJob:
+    """One video of a trained person saying something, as GeneFace++ makes it.
+
+    Attributes:
+        drv_aud: sound or video file with the speech. out_name: the result.
+        head_ckpt: the person's checkpoint.
+        drv_pose: 'nearest', 'static' or 'A-B': which frames of the person's clip are played.
+        a2m_ckpt, mouth_amp, temperature, seed, lle_percent, raymarching_end_threshold, device: see ``ArbitraryJob``.
+        debug: likewise.
+    """
+
+    drv_aud: Path
+    out_name: Path
+    head_ckpt: Path
+    drv_pose: str = "nearest"
+    a2m_ckpt: Path | None = None
+    mouth_amp: float = 1.0
+    temperature: float = 0.0
+    seed: int = 0
+    lle_percent: float = 0.2
+    raymarching_end_threshold: float = END_THRESHOLD
+    device: DeviceName = "auto"
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        _check_speech(self)
+        check_output(self.out_name, inputs=(self.drv_aud,))
+        check_container(self.out_name)
+        parse_drv_pose(self.drv_pose)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> ClassicJob:
+        """Build a job from ``{'drv_aud' (or 'audio'), 'out_name', 'head_ckpt' (or 'torso_ckpt'), ...}``.
+
+        Raises:
+            ConfigError: for a missing or unknown key.
+        """
+        if not (values.get("head_ckpt") or values.get("torso_ckpt")):
+            raise ConfigError("no person is given: name a trained one with --head_ckpt or --torso_ckpt")
+        return _job_from(cls, values, ("drv_aud", "out_name", "head_ckpt"))
+
+
+def parse_drv_pose(text: str) -> tuple[int, int | None]:
+    """Frames ``[first, stop)`` of the person's clip that ``--drv_pose`` means; stop None = the clip's end.
+
+    Raises:
+        ConfigError: not 'nearest', 'static' or 'A-B' with A < B.
+    """
+    if text in ("nearest", "static"):
+        return 0, 1 if text == "static" else None
+    first, _, stop = text.partition("-")
+    if not (first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
+        raise ConfigError(
+            f"--drv_pose {text!r}: use nearest (the clip back and forth), static (frame 0) or A-B such as 0-100 "
+            "(frames A up to, not including, B)"
+        )
+    return int(first), int(stop)
+
+
+def _job_from(cls: type[Job], values: Mapping[str, Any], required: tuple[str, ...]) -> Job:
+    """A job from any mix of its own fields and GeneFace++'s keys; ``None`` and '' mean the default."""
+    given = {key: value for key, value in values.items() if value is not None and value != ""}
+    if "audio" in given:
+        given["drv_aud"] = given.pop("audio")
+    head = resolve_head_ckpt(given.pop("head_ckpt", None), given.pop("torso_ckpt", None))
+    if head is not None:
+        given["head_ckpt"] = head
+    if given.pop("fast", False):
+        given["raymarching_end_threshold"] = FAST_END_THRESHOLD
+    for without_effect in ("blink_mode", "low_memory_usage"):  # eyes stay the actor's, frames are always streamed
+        given.pop(without_effect, None)
+    fields = cls.__dataclass_fields__
+    if "drv_pose" not in fields:  # the head moves as in the video
+        given.pop("drv_pose", None)
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise ConfigError(f"unknown job key {unknown[0]!r}; known keys: {', '.join(fields)}")
+    missing = [key for key in required if key not in given]
+    if missing:
+        raise ConfigError(f"the job lacks {missing[0]!r}; it needs {', '.join(required)}")
+    is_path = {key for key, kind in get_type_hints(cls).items() if kind in (Path, Path | None)}
+    checked: dict[str, Any] = {key: Path(value) if key in is_path else value for key, value in given.items()}
+    return cls(**checked)
+
+
+def _check_speech(job: ArbitraryJob | ClassicJob) -> None:
+    """What both kinds of job must satisfy."""
+    if not job.drv_aud.is_file():
+        raise AudioReadError(f"{job.drv_aud}: there is no such sound file; check --drv_aud")
+    for path in (job.a2m_ckpt, job.head_ckpt):
+        if path is not None and not path.exists():
+            raise CheckpointError(f"{path}: there is no such checkpoint; check the path or leave the flag out")
+    _check_range("--lle_percent", job.lle_percent, 0.0, 1.0)
+    _check_range("--mouth_amp", job.mouth_amp, 0.0, 3.0)
+    _check_range("--temperature", job.temperature, 0.0, 2.0)
+    _check_range("--raymarching_end_threshold", job.raymarching_end_threshold, 0.0, 1.0)
 
 
 def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
@@ -123,6 +227,16 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OutputError(f"{output}: cannot write to {folder}; choose another --out_name")
+
+
+def check_container(output: Path) -> None:
+    """Refuse a name whose suffix is no container that can be written.
+
+    Raises:
+        OutputError: with one sentence that names the path.
+    """
+    if output.suffix.lower() not in VIDEO_SUFFIXES:
+        raise OutputError(f"{output}: no supported container; let the name end in .mp4, .mov or .mkv")
 
 
 def resolve_head_ckpt(head_ckpt: Path | None, torso_ckpt: Path | None) -> Path | None:
@@ -155,8 +269,13 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drv_aud", type=Path, required=True, help="new speech: any sound or video file")
     parser.add_argument("--blink_mode", choices=("source", "none"), default="source", help="eyes stay the actor's own")
     parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 = deterministic")
+    parser.add_argument("--temperature", type=float, default=0.0, help="variety between takes; 0 = none")
+    parser.add_argument("--seed", type=int, default=0, help="another take, when --temperature is above 0")
     parser.add_argument("--mouth_amp", type=float, default=1.0, help="1 = natural size of the mouth motion")
+    parser.add_argument(
+        "--raymarching_end_threshold", type=float, default=END_THRESHOLD, help="where rays end (occupancy samplers)"
+    )
+    parser.add_argument("--fast", action="store_true", help=f"--raymarching_end_threshold {FAST_END_THRESHOLD}")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--debug", action="store_true", help="also write strips source | result | alpha as PNG")
     parser.add_argument("--low_memory_usage", action="store_true", help="accepted; frames are always streamed")

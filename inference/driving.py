@@ -1,0 +1,167 @@
+"""What both commands share: a prepared clip's tables, and the plan that puts new speech on its performance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data_gen.runs.stages import load_frame_times
+from data_gen.utils.process_video.crop_utils import load_crop_metadata
+from inference.audio_to_motion import AudioToMotion, sample_motion
+from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
+from inference.jobs import SpeechOptions
+from inference.motion_to_frames import IdentityRenderer
+from modules.audio2motion.motion_space import rest_expression
+from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE, VideoWorkspace
+from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
+from modules.structures.audio import AudioClip
+from modules.structures.crops import CropMetadata, warp_affine
+from modules.structures.face_coeffs import FaceModelCoeffs
+from modules.structures.frames import VideoInfo
+from modules.structures.landmarks import FACE_OVAL, Landmarks2D, lip_opening
+from modules.structures.masks import OcclusionMask, OcclusionTable
+from modules.structures.motion import MotionSequence
+
+MOUTH_ROWS = np.array([ARKIT_NAMES.index(name) for name in MOUTH_UNITS])
+SMILE_ROWS = np.array(
+    [ARKIT_NAMES.index(f"mouth{kind}{side}") for kind in ("Smile", "Frown") for side in ("Left", "Right")]
+)
+CLEAN_COVER = 0.05
+"""A lower face covered by more than this share tells nothing about its lips."""
+MAX_HAND_COVER = 0.9
+"""Frames whose lower face is covered by more than this share pass through."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedSource:
+    """A video and all that was measured in it; one row of each table per frame."""
+
+    video: Path
+    sha256: str
+    workspace: VideoWorkspace
+    info: VideoInfo
+    times_s: NDArray[np.float64]
+    landmarks: Landmarks2D
+    coeffs: FaceModelCoeffs
+    crops: CropMetadata
+    occlusion: OcclusionTable
+    face_model: FaceModel
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def face_height_px(self) -> float:
+        """Median height of the face outline."""
+        oval = self.landmarks.points[self.landmarks.valid][:, list(FACE_OVAL), 1]
+        return float(np.median(oval.max(axis=1) - oval.min(axis=1))) if len(oval) else 0.0
+
+
+def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: VideoInfo) -> PreparedSource:
+    """The tables that preparing ``video`` left in ``workspace``.
+
+    Raises:
+        ConfigError, ValueError, OSError: a table is missing or is something else.
+    """
+    return PreparedSource(
+        video=video,
+        sha256=sha256,
+        workspace=workspace,
+        info=info,
+        times_s=load_frame_times(workspace.times),
+        landmarks=Landmarks2D.load(workspace.landmarks),
+        coeffs=FaceModelCoeffs.load(workspace.coeffs),
+        crops=load_crop_metadata(workspace.crop_metadata),
+        occlusion=OcclusionTable.load(workspace.hands),
+        face_model=FaceModel.load(FACE_MODEL_FILE),
+    )
+
+
+def speech_motion(options: SpeechOptions, speech: AudioClip, face_model_version: str) -> MotionSequence:
+    """Speech to the deviation of the mouth from rest, 50 Hz."""
+    predictor = AudioToMotion(options.a2m_ckpt or AUDIO2MOTION_DIR, WHISPER_FILE, face_model_version)
+    return predictor.predict(
+        speech,
+        temperature=options.temperature,
+        mouth_amp=options.mouth_amp,
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+
+
+def plan_speech(
+    source: PreparedSource, motion: MotionSequence, rows: NDArray[np.int64], times_s: NDArray[np.float64]
+) -> EditPlan:
+    """The new expression of every frame of a performance.
+
+    Args:
+        source: the clip that is performed.
+        motion: what the speech does to the mouth.
+        rows: ``[N]`` clip row that each output frame shows.
+        times_s: ``[N]`` rising, seconds of the speech at which it shows it.
+    """
+    tracked = source_motion(source, rows, times_s)
+    sampled = sample_motion(motion, times_s)
+    return plan_edits(tracked, motion, sampled, mouth_units=MOUTH_ROWS, smile_units=SMILE_ROWS, config=EditConfig())
+
+
+def source_motion(source: PreparedSource, rows: NDArray[np.int64], times_s: NDArray[np.float64]) -> SourceMotion:
+    """What was tracked in clip rows ``[N]``, shown at ``times_s`` ``[N]``; the mouth at rest is the whole clip's."""
+    cover = source.occlusion.coverage
+    opening = np.where(source.landmarks.valid, lip_opening(source.landmarks.points), np.nan).astype(np.float32)
+    clean = source.coeffs.valid & (cover < CLEAN_COVER)
+    seen = clean if clean.any() else source.coeffs.valid
+    usable = source.coeffs.valid & (cover <= MAX_HAND_COVER)
+    residual = np.where(cover > CLEAN_COVER, 0.0, source.coeffs.residual).astype(np.float32)
+    return SourceMotion(
+        times_s=times_s,
+        expression=source.coeffs.expression[rows],
+        opening=opening[rows],
+        usable=usable[rows],
+        residual=residual[rows],
+        rest=rest_expression(source.coeffs.expression[seen], opening[seen]),
+    )
+
+
+def end_rays_at(renderer: IdentityRenderer, threshold: float) -> None:
+    """Let rays of a person with an occupancy grid end below this transmittance; surface samplers have no such end."""
+    field = renderer.person.radnerf
+    field.config = replace(field.config, render=replace(field.config.render, t_thresh=threshold))
+
+
+def occlusion_in(
+    source: PreparedSource, row: int, dst_from_frame: NDArray[np.float64], size_wh: tuple[int, int]
+) -> OcclusionMask | None:
+    """What stands in front of the face in clip row ``row``, seen in an image of ``size_wh``; None = nothing.
+
+    Args:
+        source: the clip.
+        row: clip row.
+        dst_from_frame: ``[3, 3]`` map of continuous frame pixels to that image's; it counts as its own frame.
+        size_wh: of that image.
+    """
+    values = occluder_in_crop(source.occlusion, row)
+    if values is None:
+        return None
+    dst_from_mask = dst_from_frame @ source.crops.region(row).frame_from_crop(values.shape[0])
+    warped = warp_affine(values, dst_from_mask, size_wh, flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT)
+    return OcclusionMask(np.clip(warped, 0, 1), "frame", np.zeros((0, 21, 2), np.float32))
+
+
+def occluder_in_crop(table: OcclusionTable, row: int) -> NDArray[np.float32] | None:
+    """Occluder ``[S, S]`` 0..1 of a frame at the table's size; a neighbour's fills in where this frame has none."""
+    masks: list[tuple[NDArray[np.float32], bool]] = []
+    for near in (row - 1, row, row + 1):
+        found = int(np.searchsorted(table.rows, near))
+        if found < len(table.rows) and table.rows[found] == near:
+            masks.append((table.masks[found].astype(np.float32) / 255, near == row))
+    if not masks:
+        return None
+    own = [mask for mask, is_own in masks if is_own]
+    if own:
+        return own[0]
+    return np.max([mask for mask, _ in masks], axis=0).astype(np.float32)
