@@ -15,9 +15,9 @@ from modules.structures.landmarks import HAND_FINGERS, HAND_PALM
 
 WORK_SIZE = 160.0
 """Outlines are traced at this hand size, px: finer does not help, coarser loses thin fingers."""
-JOINT_RADII = (0.10, 0.095, 0.085, 0.078, 0.065)
+JOINT_RADII = (0.10, 0.095, 0.085, 0.078, 0.075)
 """Expected half-thickness at wrist or metacarpal, knuckle, two joints and tip, in hand sizes."""
-THUMB_RADII = (0.12, 0.115, 0.10, 0.09, 0.07)
+THUMB_RADII = (0.12, 0.115, 0.10, 0.09, 0.085)
 RADIUS_STEPS = np.linspace(0.5, 1.75, 22)
 """Radii tried along a ray, over the expected one."""
 PRIOR_WIDTH = 0.3

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,11 +22,21 @@ from data_gen.utils.mp_feature_extractors.hand_landmarker import (
     region_of_palm,
     same_hand,
 )
+from data_gen.utils.process_video.face_follower import landmark_box
 from data_gen.utils.process_video.hand_outline import hand_mask, hand_size
-from data_gen.utils.process_video.hand_tracker import HandTracker, SeenHand
+from data_gen.utils.process_video.hand_tracker import HandFrame, HandTracker
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox
+from modules.structures.crops import CropMetadata, transform_points, warp_affine
+from modules.structures.frames import Frame
+from modules.structures.landmarks import Landmarks2D, face_height_px
 from modules.structures.masks import OcclusionMask
+from modules.video.colour import rgb_from_planes
+
+WINDOW_SCALE = 4.0
+"""Side of the part of a frame looked at, over the face's longer side: room for a whole hand below the chin."""
+WORKING_FACE_PX = 200.0
+"""Faces of twice this height are reduced before hands are looked for; the networks see less anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +44,26 @@ class OcclusionConfig:
     """When a hand is believed, and how its mask is drawn.
 
     Attributes:
-        scan_scales: sides of the squares searched for palms, over the face's longer side. A palm half out of the
-            picture shows at the large one, a hand that fills the face at the small one.
+        scan_scales: sides of the squares searched for palms, over the face's longer side: a hand that fills the face
+            shows at the small ones, a palm half out of the picture at the large ones.
         min_palm: palm score that makes a candidate.
-        min_presence: hand presence, after a second look through the hand's own square, that makes a hand.
+        min_presence: hand presence, after a second look through the hand's own square, that makes a hand. Real hands
+            measured 0.96 and more, fingers or a neck taken for a whole hand 0.86 to 0.92.
+        min_followed: hand presence that keeps a known hand.
         max_candidates: best candidates looked at per scan.
-        size_range: hand size (wrist to middle knuckle) over face height that is plausible.
+        size_range: hand size (wrist to middle knuckle) over face height that is plausible; real hands measured 0.46 to
+            0.81, false ones (an ear, the shadow beside a nose) at most 0.22.
         grow: the mask is grown by this share of the hand's size, so that no rim of the hand is painted over.
         soften: standard deviation of its soft edge, over the hand's size.
     """
 
-    scan_scales: tuple[float, ...] = (1.3, 3.0)
+    scan_scales: tuple[float, ...] = (1.3, 3.0, 2.0, 4.0)
     min_palm: float = 0.3
-    min_presence: float = 0.85
+    min_presence: float = 0.93
+    min_followed: float = 0.65
     max_candidates: int = 4
-    size_range: tuple[float, float] = (0.15, 1.3)
-    grow: float = 0.02
+    size_range: tuple[float, float] = (0.35, 1.4)
+    grow: float = 0.025
     soften: float = 0.012
 
 
@@ -62,7 +77,9 @@ class OcclusionDetector:
 
     def __init__(self, *, models: Path = MEDIAPIPE_DIR, config: OcclusionConfig | None = None) -> None:
         self.config = config or OcclusionConfig()
-        self._hands = HandLandmarker(models=models, min_palm=self.config.min_palm, min_presence=0.5)
+        self._hands = HandLandmarker(
+            models=models, min_palm=self.config.min_palm, min_presence=self.config.min_followed
+        )
 
     def detect_hands(self, rgb: NDArray[np.uint8], region: BoundingBox | None = None) -> NDArray[np.float32]:
         """Landmarks ``[N, 21, 2]`` px of the hands on and around ``region`` (a face box; default the whole image)."""
@@ -88,11 +105,20 @@ class OcclusionDetector:
             raise ValueError(f"face mask {face_mask.shape} and occlusion {occlusion.values.shape} differ in size")
         return (face_mask * (1.0 - occlusion.values)).astype(np.float32)
 
-    def find_hands(self, rgb: NDArray[np.uint8], face: BoundingBox | None = None) -> list[HandResult]:
-        """Hands with their scores, best palm first; palms are searched in squares around the face."""
-        height, width = rgb.shape[:2]
-        whole = BoundingBox(0, 0, width, height)
-        areas = [whole] if face is None else [_square(face, scale) for scale in self.config.scan_scales]
+    def find_hands(
+        self, rgb: NDArray[np.uint8], face: BoundingBox | None = None, *, turn: int | None = None
+    ) -> list[HandResult]:
+        """Hands with their scores, best palm first.
+
+        Args:
+            rgb: ``[H, W, 3]`` uint8.
+            face: palms are searched in squares around it; None: in the whole image.
+            turn: search at one scale only, another one for each number; None: at all scales.
+        """
+        scales = (
+            self.config.scan_scales if turn is None else (self.config.scan_scales[turn % len(self.config.scan_scales)],)
+        )
+        areas = [None] if face is None else [_square(face, scale) for scale in scales]
         palms = [palm for area in areas for palm in self._hands.detect_palms(rgb, area)]
         palms.sort(key=lambda palm: -palm.score)
         hands: list[HandResult] = []
@@ -154,11 +180,10 @@ def _square(face: BoundingBox, scale: float) -> BoundingBox:
 def occlusion_stream(
     images: Iterable[tuple[int, NDArray[np.uint8], BoundingBox | None]], detector: OcclusionDetector
 ) -> Iterator[tuple[int, OcclusionMask]]:
-    """Occlusion masks along a stream, filtered in time.
+    """Occlusion masks along a stream of images that share one space, filtered in time.
 
     Args:
-        images: (frame index, RGB image, face box in its pixels or None without a face) in order. All images of a
-            clip share one space, a slowly moving crop for instance; a jump (a cut) just starts new hands.
+        images: (frame index, RGB image, face box in its pixels or None without a face) in order.
         detector: finds and follows hands.
 
     Yields:
@@ -166,12 +191,116 @@ def occlusion_stream(
     """
     tracker = HandTracker(detector)
     for index, rgb, face in images:
-        for done in tracker.step(index, rgb, face):
-            yield done.index, _mask(detector, done.rgb, done.hands)
+        yield from (_masked(detector, done) for done in tracker.step(index, rgb, face))
+    yield from (_masked(detector, done) for done in tracker.finish())
+
+
+def _masked(detector: OcclusionDetector, done: HandFrame) -> tuple[int, OcclusionMask]:
+    points = [hand.points for hand in done.hands]
+    stacked = np.stack(points) if points else np.zeros((0, 21, 2), dtype=np.float32)
+    return done.index, detector.mask_of_hands(done.rgb, stacked, [hand.weight for hand in done.hands])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowOcclusion:
+    """What covers the face of one frame, kept only for the part of the frame that was looked at.
+
+    Attributes:
+        index: the frame.
+        values: float32 ``[h, w]`` 0..1, or None when nothing covers the face.
+        frame_from_window: ``[3, 3]`` map of the mask's continuous pixels to the frame's.
+        hands: ``[N, 21, 2]`` frame px.
+    """
+
+    index: int
+    values: NDArray[np.float32] | None
+    frame_from_window: NDArray[np.float64]
+    hands: NDArray[np.float32]
+
+    def over_frame(self, size_hw: tuple[int, int]) -> OcclusionMask:
+        """The mask over a whole frame."""
+        return self._over(np.eye(3), (size_hw[1], size_hw[0]), "frame")
+
+    def over_crop(self, metadata: CropMetadata) -> OcclusionMask:
+        """The mask in the pixels of the frame's crop."""
+        size = (metadata.crop_size, metadata.crop_size)
+        return self._over(metadata.crop_from_frame(self.index), size, "crop")
+
+    def _over(
+        self, dst_from_frame: NDArray[np.float64], size_wh: tuple[int, int], space: Literal["frame", "crop"]
+    ) -> OcclusionMask:
+        hands = transform_points(dst_from_frame, self.hands).astype(np.float32)
+        if self.values is None:
+            return OcclusionMask(np.zeros(size_wh[::-1], dtype=np.float32), space, hands)
+        placed = warp_affine(
+            self.values, dst_from_frame @ self.frame_from_window, size_wh, border_mode=cv2.BORDER_CONSTANT
+        )
+        return OcclusionMask(np.clip(placed, 0.0, 1.0).astype(np.float32), space, hands)
+
+
+def frame_occlusions(
+    frames: Iterable[Frame], landmarks: Landmarks2D, detector: OcclusionDetector
+) -> Iterator[WindowOcclusion]:
+    """What covers the tracked face in every frame of a video, filtered in time.
+
+    Only the surroundings of the face are looked at, wide enough to show whole hands (a crop for the renderer is not:
+    there, finger tips alone are not recognised), and reduced so that the face is about ``WORKING_FACE_PX`` high.
+
+    Args:
+        frames: upright frames in presentation order; indices are rows of ``landmarks``.
+        landmarks: where the face is; frames without one are never occluded.
+        detector: finds and follows hands.
+
+    Yields:
+        One result per frame in order, a bounded number of frames later than read.
+    """
+    tracker = HandTracker(detector)
+    windows: dict[int, NDArray[np.float64]] = {}
+    for frame in frames:
+        rgb, face, frame_from_window = _window_of(frame, landmarks)
+        windows[frame.index] = frame_from_window
+        scale = frame_from_window[0, 0]
+        origin = (frame_from_window[0, 2] / scale, frame_from_window[1, 2] / scale)
+        for done in tracker.step(frame.index, rgb, face, origin):
+            yield _placed(detector, done, windows.pop(done.index))
     for done in tracker.finish():
-        yield done.index, _mask(detector, done.rgb, done.hands)
+        yield _placed(detector, done, windows.pop(done.index))
 
 
-def _mask(detector: OcclusionDetector, rgb: NDArray[np.uint8], hands: list[SeenHand]) -> OcclusionMask:
-    points = np.stack([hand.points for hand in hands]) if hands else np.zeros((0, 21, 2), dtype=np.float32)
-    return detector.mask_of_hands(rgb, points, [hand.weight for hand in hands])
+def _window_of(
+    frame: Frame, landmarks: Landmarks2D
+) -> tuple[NDArray[np.uint8], BoundingBox | None, NDArray[np.float64]]:
+    """RGB around the face, the face box in it, and frame_from_window; a single pixel when there is no face."""
+    height, width = frame.size_hw
+    nothing = np.zeros((1, 1, 3), dtype=np.uint8), None, np.eye(3)
+    if frame.index >= len(landmarks) or not landmarks.valid[frame.index]:
+        return nothing
+    face = landmark_box(landmarks.points[frame.index])
+    bounds = _square(face, WINDOW_SCALE).pixel_bounds(width, height)
+    if bounds is None:
+        return nothing
+    # one reduction for the whole clip, so that hands keep their size from frame to frame
+    reduction = max(1, int(np.nanmedian(face_height_px(landmarks.points)) / WORKING_FACE_PX))
+    x0, y0, x1, y1 = bounds
+    rgb = rgb_from_planes(frame, bounds)
+    if reduction > 1:
+        size_wh = (-(-(x1 - x0) // reduction), -(-(y1 - y0) // reduction))
+        rgb = reduce_image(rgb, reduction, size_wh)
+    matrix = np.array([[reduction, 0, x0], [0, reduction, y0], [0, 0, 1.0]])
+    inside = BoundingBox(*((face.as_array() - (x0, y0, x0, y0)) / reduction))
+    return rgb, inside, matrix
+
+
+def reduce_image(rgb: NDArray[np.uint8], reduction: int, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image at exactly 1/``reduction``, area-filtered; the last row and column repeat to fill whole blocks."""
+    pad_x, pad_y = size_wh[0] * reduction - rgb.shape[1], size_wh[1] * reduction - rgb.shape[0]
+    padded = cv2.copyMakeBorder(rgb, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(padded, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _placed(detector: OcclusionDetector, done: HandFrame, frame_from_window: NDArray[np.float64]) -> WindowOcclusion:
+    if not done.hands:
+        return WindowOcclusion(done.index, None, frame_from_window, np.zeros((0, 21, 2), dtype=np.float32))
+    _, mask = _masked(detector, done)
+    hands = transform_points(frame_from_window, mask.hands).astype(np.float32)
+    return WindowOcclusion(done.index, mask.values, frame_from_window, hands)
