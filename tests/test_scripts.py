@@ -35,7 +35,7 @@ def test_form(path):
     assert run(["bash", "-n", path], ROOT, PATH=os.environ["PATH"]).returncode == 0
     if path.suffix == ".sh":
         header = text.split("set -euo", 1)[0]
-        assert f"Usage: bash scripts/{path.name}" in header
+        assert f"bash scripts/{path.name}" in header
 
 
 def test_ci_runs_the_test_script_and_nothing_else():
