@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
 
 from data_gen.utils.process_video.crop_utils import extract_face_crops, load_crop_metadata
 from modules.commons.errors import NoFaceError
@@ -38,6 +39,7 @@ class BinarizerConfig:
         max_train_frames: stored training frames at most, spread over lip shapes and poses.
         max_val_frames: held-out frames at most, evenly spaced.
         max_occlusion: frames with more of the lower face covered are left out; below it covered pixels are masked.
+        hand_reach: hands are missed in single frames, so a frame counts as covered as the worst within this many.
         max_residual: frames whose landmarks fit worse than this share of the inter-ocular distance are left out.
         pose_weight: how much head pose counts beside lip shape when frames are chosen.
     """
@@ -45,6 +47,7 @@ class BinarizerConfig:
     max_train_frames: int = 400
     max_val_frames: int = 40
     max_occlusion: float = 0.35
+    hand_reach: int = 12
     max_residual: float = 0.08
     pose_weight: float = 0.5
 
@@ -102,7 +105,13 @@ def usable_frames(
 ) -> NDArray[np.bool_]:
     """Frames ``[T]`` with a seen, well-fitted face that little stands in front of."""
     fits = np.nan_to_num(coeffs.residual, nan=np.inf) <= config.max_residual
-    return landmarks.valid & coeffs.valid & fits & (occlusion.coverage <= config.max_occlusion)
+    covered = steady_coverage(occlusion.coverage, config.hand_reach) > config.max_occlusion
+    return landmarks.valid & coeffs.valid & fits & ~covered
+
+
+def steady_coverage(coverage: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
+    """Largest coverage within ``reach`` frames: where a hand was seen, frames without one are not believed."""
+    return maximum_filter1d(coverage, 2 * reach + 1, mode="constant")
 
 
 def choose_rows(

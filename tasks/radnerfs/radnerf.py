@@ -229,12 +229,9 @@ def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset
     task = RADNeRFTask(config, dataset, device)
     work = work_dir(config, out_dir)
     state_dir = work / "state"
-    start = 0 if reset else _resume(task, state_dir)
+    start = 0 if reset else resume(task, state_dir)
     if start == 0 and config.init_from:
         _start_from_checkpoint(task, Path(config.init_from))
-
-    def save_state(step: int) -> None:
-        save_checkpoint(state_dir, task.state(), config, step, face_model_version=face_model.version)
 
     def validate(step: int) -> None:
         write_validation_images(dataset, task.averaged(), work / "validation" / f"{step:06d}", config.val_images)
@@ -242,7 +239,7 @@ def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset
     hooks = [
         ProgressHook(progress, "train"),
         ScalarHook(work / "tb_logs", config.log_interval),
-        CallHook(save_state, config.state_interval, at_end=False),
+        CallHook(lambda step: save_state(task, state_dir, step), config.state_interval, at_end=False),
         CallHook(validate, config.val_interval, at_end=config.val_images > 0),
     ]
     Trainer(task, config.max_updates, hooks, start).fit()
@@ -293,7 +290,13 @@ def load_person(directory: Path, device: torch.device) -> tuple[PersonField, RAD
     return person.to(device).eval(), config, checkpoint.face_model_version
 
 
-def _resume(task: RADNeRFTask, state_dir: Path) -> int:
+def save_state(task: RADNeRFTask, state_dir: Path, step: int) -> None:
+    """Write all that an interrupted run needs to go on."""
+    version = task.dataset.source.coeffs.face_model_version
+    save_checkpoint(state_dir, task.state(), task.config, step, face_model_version=version)
+
+
+def resume(task: RADNeRFTask, state_dir: Path) -> int:
     """Load an interrupted run's state if it was made with the same configuration; returns the step to go on from."""
     if not is_checkpoint(state_dir):
         return 0

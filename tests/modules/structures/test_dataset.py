@@ -51,7 +51,9 @@ def test_round_trip_keeps_every_number(tmp_path):
         np.testing.assert_array_equal(getattr(back, name), getattr(dataset, name))
     for name in ("identity", "expression", "euler", "translation", "valid", "residual"):
         np.testing.assert_array_equal(getattr(back.coeffs, name), getattr(dataset.coeffs, name))
-    assert back.crop_metadata.to_json() == dataset.crop_metadata.to_json() and back.coeffs.camera == dataset.coeffs.camera
+    assert (
+        back.crop_metadata.to_json() == dataset.crop_metadata.to_json() and back.coeffs.camera == dataset.coeffs.camera
+    )
     assert (back.video_id, back.source_sha256, back.crops_dir) == ("clip", "0" * 64, tmp_path / "crops")
 
 

@@ -1,0 +1,114 @@
+"""Choosing the frames to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_gen.runs.binarizer_nerf import (
+    BinarizerConfig,
+    choose_rows,
+    crop_landmarks,
+    farthest_points,
+    steady_coverage,
+    usable_frames,
+)
+from modules.structures.crops import CropMetadata, CropRegion
+from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
+from modules.structures.masks import OcclusionTable
+from tests.support.synthetic_head import SyntheticSpeaker
+
+
+@given(st.integers(0, 1000), st.integers(5, 30), st.integers(1, 5))
+def test_farthest_points_matches_a_loop(seed, count, chosen):
+    features = np.random.default_rng(seed).normal(size=(count, 3))
+    picked = [int(np.argmin([np.linalg.norm(f - features.mean(axis=0)) for f in features]))]
+    while len(picked) < chosen:
+        best, best_distance = -1, -1.0
+        for candidate in range(count):
+            distance = min(np.linalg.norm(features[candidate] - features[p]) for p in picked)
+            if candidate not in picked and distance > best_distance + 1e-12:
+                best, best_distance = candidate, distance
+        picked.append(best)
+    assert farthest_points(features, chosen).tolist() == picked
+
+
+def test_farthest_points_never_repeats_even_when_frames_are_equal():
+    assert sorted(farthest_points(np.zeros((7, 4)), 7).tolist()) == list(range(7))
+
+
+def make_choice(n_frames=110, **settings):
+    rng = np.random.default_rng(0)
+    condition = rng.normal(size=(n_frames, 204)).astype(np.float32)
+    usable = np.ones(n_frames, bool)
+    usable[[3, 105]] = False
+    config = BinarizerConfig(**settings)
+    return choose_rows(condition, rng.normal(size=(n_frames, 3)).astype(np.float32), usable, config)
+
+
+def test_rows_are_split_limited_and_usable():
+    rows, is_train = make_choice(max_train_frames=40, max_val_frames=4)
+    assert (np.diff(rows) > 0).all() and not {3, 105} & set(rows.tolist())
+    assert is_train.sum() == 40 and (~is_train).sum() == 4
+    assert rows[is_train].max() < 100 <= rows[~is_train].min()
+
+
+def test_short_clips_are_stored_whole():
+    rows, is_train = make_choice(max_train_frames=400, max_val_frames=40)
+    assert len(rows) == 108 and is_train.sum() == 99
+
+
+@pytest.fixture
+def tables():
+    speaker = SyntheticSpeaker(4)
+    coeffs = speaker.coeffs(60)
+    landmarks = speaker.landmarks(coeffs)
+    occlusion = OcclusionTable(
+        np.zeros(60, np.float32),
+        np.zeros((60, N_MEDIAPIPE), bool),
+        np.zeros(0, np.int64),
+        np.zeros((0, 8, 8), np.uint8),
+    )
+    return landmarks, occlusion, coeffs
+
+
+def test_unseen_badly_fitted_and_covered_frames_are_left_out(tables):
+    landmarks, occlusion, coeffs = tables
+    valid = landmarks.valid.copy()
+    valid[0] = False
+    fitted = coeffs.valid.copy()
+    fitted[1] = False
+    residual = coeffs.residual.copy()
+    residual[2], residual[3] = 0.5, np.nan
+    landmarks = Landmarks2D(landmarks.points, landmarks.depth, valid, landmarks.blendshapes)
+    coeffs = replace(coeffs, valid=fitted, residual=residual)
+    usable = usable_frames(landmarks, occlusion, coeffs, BinarizerConfig())
+    assert np.flatnonzero(~usable).tolist() == [0, 1, 2, 3]
+
+
+def test_gaps_in_hand_detection_near_a_hand_are_not_believed(tables):
+    landmarks, occlusion, coeffs = tables
+    coverage = occlusion.coverage.copy()
+    coverage[[20, 23]] = 0.6  # seen in two frames, missed between and around
+    usable = usable_frames(landmarks, replace(occlusion, coverage=coverage), coeffs, BinarizerConfig(hand_reach=4))
+    assert np.flatnonzero(~usable).tolist() == list(range(16, 28))
+
+
+def test_a_small_well_seen_occluder_stays_usable():
+    coverage = np.zeros(40, np.float32)
+    coverage[10:30] = 0.2
+    np.testing.assert_allclose(steady_coverage(coverage, 4)[10:30], 0.2)
+    usable = steady_coverage(coverage, 4) <= 0.35
+    assert usable.all()
+
+
+def test_landmarks_move_into_the_crop(tables):
+    landmarks = tables[0]
+    metadata = CropMetadata((CropRegion(100.0, 80.0, 128.0),), (288, 384), 256)
+    moved = crop_landmarks(landmarks, metadata, np.array([2, 5]))
+    assert moved.shape == (2, 478, 2) and moved.dtype == np.float32
+    np.testing.assert_allclose(moved[1], (landmarks.points[5] - [36.0, 16.0]) * 2, atol=1e-3)

@@ -1,0 +1,122 @@
+"""PersonField: same colours whole or in pieces, motion kept near the training's, and what was seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from modules.face_model.mesh_renderer import Fragments
+from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
+from modules.radnerfs.person import BANK_MARGIN, SEEN_CELLS, PersonField, render_hits, seen_cells, single_code
+from modules.radnerfs.surface import SurfaceHits
+from tests.support.synthetic_head import SyntheticSpeaker
+
+GRID = GridConfig(n_levels=3, desired_resolution=64, log2_table_size=10, grid_type="hash")
+
+
+def small_config(n_samples=1) -> RADNeRFConfig:
+    return RADNeRFConfig(
+        position_grid=GRID, ambient_grid=GRID, ambient_dim=2, hidden_dim_ambient=16, hidden_dim_sigma=16,
+        hidden_dim_color=16, geo_feat_dim=8, cond_out_dim=8, sh_degree=2, individual_embedding_num=3,
+        individual_embedding_dim=2, render=RenderConfig(sampler="surface", n_samples=n_samples),
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[1, 3])
+def person(request):
+    torch.manual_seed(0)
+    field = PersonField(small_config(request.param), 80, 4)
+    with torch.no_grad():
+        field.radnerf.position_embedder.embeddings.uniform_(-1, 1)
+        field.box_scale.fill_(1.2)
+        field.motion_bank.copy_(torch.randn(4, 204))
+    return field
+
+
+def window(height=9, width=7):
+    rng = np.random.default_rng(0)
+    shape = (height, width)
+    direction = np.broadcast_to(np.array([0, 0, -1], np.float32), (*shape, 3))
+    fragments = Fragments(
+        np.zeros(shape, np.int32), np.zeros((*shape, 3), np.float32), np.ones(shape, np.float32), (0, 0, width, height)
+    )
+    canonical = rng.uniform(-0.5, 0.5, (*shape, 3)).astype(np.float32)
+    return SurfaceHits(
+        (0, 0, width, height), rng.random(shape) > 0.2, canonical, direction, np.ones(shape, np.float32), fragments
+    )
+
+
+def test_rendering_in_pieces_changes_nothing(person):
+    hits = window()
+    condition = person.encode(torch.randn(1, 5, 204))[0]
+    whole = render_hits(person, hits, np.ones_like(hits.mask), condition)
+    pieces = render_hits(person, hits, np.ones_like(hits.mask), condition, chunk=5)
+    np.testing.assert_allclose(pieces, whole, atol=1e-6)
+    assert (whole[~hits.mask] == 0).all() and whole[hits.mask].std() > 0
+    assert whole.min() >= 0 and whole.max() <= 1
+
+
+def test_pixels_not_wanted_stay_black(person):
+    hits = window()
+    image = render_hits(person, hits, np.zeros_like(hits.mask), person.encode(torch.zeros(1, 5, 204))[0])
+    assert not image.any()
+
+
+def test_one_condition_for_all_or_one_per_ray(person):
+    position, direction = torch.rand(6, 3) - 0.5, torch.tensor([[0.0, 0, -1]]).expand(6, 3)
+    condition = person.encode(torch.randn(1, 5, 204))
+    single = person.shade(position, direction, condition[0])
+    each = person.shade(position, direction, condition.expand(6, -1))
+    torch.testing.assert_close(single, each)
+
+
+def test_colours_are_differentiable_in_everything_that_learns(person):
+    position, direction = torch.rand(64, 3) - 0.5, torch.tensor([[0.0, 0, -1]]).expand(64, 3)
+    condition = person.encode(torch.randn(64, 5, 204))
+    code = person.radnerf.individual_embeddings[torch.randint(3, (64,))]
+    person.shade(position, direction, condition, code, torch.Generator().manual_seed(0)).square().mean().backward()
+    missing = [name for name, p in person.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert missing == []
+
+
+def test_motion_stays_near_what_the_person_showed(person):
+    speaker = SyntheticSpeaker(1)
+    wild = np.full((3, speaker.model.n_expression), 5.0, np.float32)
+    windows = person.condition_windows(speaker.model, wild)
+    low, high = person.motion_bank.amin(dim=0) - BANK_MARGIN, person.motion_bank.amax(dim=0) + BANK_MARGIN
+    assert windows.shape == (3, 5, 204)
+    assert (windows[1, 1:4] >= low - 1e-5).all() and (windows[1, 1:4] <= high + 1e-5).all()
+    assert not windows[0, :2].any() and not windows[2, 3:].any()
+
+
+def test_full_lle_gives_affine_combinations_of_the_bank(person):
+    speaker = SyntheticSpeaker(1)
+    motion = speaker.coeffs(4).expression
+    rebuilt = person.condition_windows(speaker.model, motion, lle_percent=1.0)[:, 2]
+    bank = torch.cat([person.motion_bank, torch.ones(4, 1)], dim=1).double()
+    clamped = (rebuilt == person.motion_bank.amin(0) - BANK_MARGIN) | (
+        rebuilt == person.motion_bank.amax(0) + BANK_MARGIN
+    )
+    free = ~clamped.any(dim=0)
+    wanted = torch.cat([rebuilt[:, free], torch.ones(4, 1)], dim=1).double()
+    basis = bank[:, torch.cat([free, torch.tensor([True])])]
+    weights = torch.linalg.lstsq(basis.T, wanted.T).solution
+    torch.testing.assert_close(weights.T @ basis, wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_seen_cells_and_known(person):
+    with torch.no_grad():
+        person.seen.copy_(seen_cells(torch.tensor([[0.1, -0.3, 0.6]])))
+    assert int(person.seen.sum()) == 27
+    z, y, x = (int((v + 1) / 2 * SEEN_CELLS) for v in (0.6, -0.3, 0.1))
+    assert person.seen[z, y, x]
+    there = np.array([0.1, -0.3, 0.6]) / 1.2
+    known = person.known(np.stack([there, -there, there + 10]).astype(np.float32))
+    np.testing.assert_allclose(known, [1, 0, 0], atol=1e-6)
+
+
+def test_single_code_changes_nothing_else():
+    config = small_config()
+    assert single_code(config).individual_embedding_num == 1
+    assert single_code(config).position_grid == config.position_grid

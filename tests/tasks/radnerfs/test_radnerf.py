@@ -1,0 +1,193 @@
+"""Training on the synthetic speaker: it learns, resumes exactly, and its checkpoint renders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.motion_to_frames import IdentityRenderer
+from modules.commons.checkpoint import is_checkpoint, load_checkpoint
+from modules.commons.errors import CheckpointError
+from modules.commons.progress import silent
+from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
+from tasks.configs import OptimConfig, RADNeRFTaskConfig
+from tasks.radnerfs import radnerf
+from tasks.radnerfs.evaluate import evaluate
+from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, load_person, set_learning_rate, train
+from tests.support.synthetic_clip import prepare_synthetic_clip
+
+GRID = GridConfig(n_levels=6, desired_resolution=256, log2_table_size=14, grid_type="hash")
+SMALL = RADNeRFConfig(
+    position_grid=GRID, ambient_grid=replace(GRID, n_levels=3, desired_resolution=32), ambient_dim=2,
+    hidden_dim_ambient=32, hidden_dim_sigma=32, hidden_dim_color=32, num_layers_ambient=2, num_layers_sigma=2,
+    geo_feat_dim=16, cond_out_dim=16, sh_degree=2, individual_embedding_dim=0,
+    render=RenderConfig(sampler="surface", n_samples=1),
+)  # fmt: skip
+
+FAST = OptimConfig(lr=0.01, warmup_updates=10)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    source, speaker = prepare_synthetic_clip(root)
+    return root, source, speaker
+
+
+def make_config(root: Path, **changes) -> RADNeRFTaskConfig:
+    settings = {
+        "video_id": "clip", "data_root": root, "device": "cpu", "max_updates": 6, "rays_per_step": 256,
+        "state_interval": 3, "val_interval": 0, "val_images": 0, "log_interval": 2, "radnerf": SMALL,
+    }  # fmt: skip
+    return RADNeRFTaskConfig(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def trained(clip, tmp_path_factory):
+    out = tmp_path_factory.mktemp("checkpoints") / "person"
+    config = make_config(clip[0], max_updates=120, rays_per_step=4096, state_interval=0, val_images=1, optim=FAST)
+    train(config, out, silent)
+    return out
+
+
+def test_training_beats_the_mean_face_and_stays_sharp(clip, trained):
+    root, _, speaker = clip
+    person, config, version = load_person(trained, torch.device("cpu"))
+    dataset = load_dataset(config, speaker.model, silent)
+    scores = evaluate(dataset, person, root / "evaluation", silent, pictures=1)
+    assert version == speaker.model.version
+    assert scores.frames == 2
+    assert scores.psnr > 32 and scores.psnr > scores.mean_psnr and scores.sharpness > 0.5
+    assert len(list((root / "evaluation").glob("*.png"))) == 1
+    assert list((root / "training" / "person" / "validation" / "000120").glob("*.png"))
+    assert list((root / "training" / "person" / "tb_logs").glob("events*"))
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(clip, tmp_path, monkeypatch):
+    root, _, _ = clip
+    config = make_config(root)
+    train(config, tmp_path / "straight", silent)
+
+    class Stopped(Exception):
+        pass
+
+    steps: list[int] = []
+    original = RADNeRFTask.training_step
+
+    def failing(self, step):
+        if step == 5 and not steps:
+            steps.append(step)
+            raise Stopped
+        return original(self, step)
+
+    monkeypatch.setattr(RADNeRFTask, "training_step", failing)
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "broken", silent)
+    assert not is_checkpoint(tmp_path / "broken")  # an unfinished person is never taken for a finished one
+    train(config, tmp_path / "broken", silent)
+    whole, resumed = (load_checkpoint(tmp_path / name).model for name in ("straight", "broken"))
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0, msg=name)
+    assert not (root / "training" / "broken" / "state").exists()
+
+
+def test_a_state_of_other_settings_is_not_used(clip, tmp_path):
+    root, _, speaker = clip
+    config = make_config(root)
+    task = RADNeRFTask(config, load_dataset(config, speaker.model, silent), torch.device("cpu"))
+    radnerf.save_state(task, tmp_path / "state", 3)
+    assert radnerf.resume(task, tmp_path / "state") == 3
+    other = RADNeRFTask(replace(config, seed=1), task.dataset, torch.device("cpu"))
+    assert radnerf.resume(other, tmp_path / "state") == 0
+
+
+def test_init_from_takes_matching_tensors(clip, trained, tmp_path):
+    root, _, speaker = clip
+    config = make_config(root)
+    task = RADNeRFTask(config, load_dataset(config, speaker.model, silent), torch.device("cpu"))
+    taken = task.start_from(load_checkpoint(trained).model)
+    assert taken == len(list(task.person.parameters())) - 1  # all but the (empty) codes of other frames
+    batch = radnerf.draw_batch(task.rays, 2048, 0.5, torch.Generator().manual_seed(0))
+    fresh = RADNeRFTask(config, task.dataset, torch.device("cpu"))
+    with torch.no_grad():
+        started, blank = ((t.render(batch) - batch.rgb).square().mean() for t in (task, fresh))
+    assert started < 0.3 * blank
+    wide = replace(config, radnerf=replace(SMALL, hidden_dim_color=48), init_from=str(trained))
+    train(replace(wide, max_updates=1, state_interval=0), tmp_path / "wide", silent)
+
+
+def test_learning_rate_rises_then_falls(clip):
+    config = make_config(clip[0]).optim
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([{"params": [parameter], "lr_scale": 10.0}])
+    rates = []
+    for step in (0, config.warmup_updates - 1, 500, 999):
+        set_learning_rate(optimizer, config, step, 1000)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] < rates[1] > rates[2] > rates[3]
+    np.testing.assert_allclose(rates[3], 10 * config.lr * config.final_lr_share, rtol=0.01)
+
+
+def test_unprepared_clip_says_what_to_run(tmp_path, clip):
+    with pytest.raises(CheckpointError, match=r"prepare the video first: python data_gen/runs/process_video\.py"):
+        load_dataset(make_config(tmp_path), clip[2].model, silent)
+
+
+def test_patch_covers_both_mouths_and_nothing_else(clip, trained):
+    _, source, speaker = clip
+    renderer = IdentityRenderer(trained, speaker.model, "cpu")
+    coeffs = source.coeffs
+    opened = coeffs.expression.copy()
+    opened[:, speaker.model.unit("jawOpen")] = 0.6
+    conditions = renderer.conditions(opened)
+    row = 5
+    arguments = (coeffs.identity, opened[row], coeffs.euler[row], coeffs.translation[row], coeffs.camera)
+    patch = renderer.render_patch(*arguments, conditions[row], source_expression=coeffs.expression[row])
+    alone = renderer.render_patch(*arguments, conditions[row])
+    x0, y0, x1, y1 = patch.bounds
+    assert 0 <= x0 < x1 <= 320 and 0 <= y0 < y1 <= 240
+    assert patch.alpha.max() > 0.99 and 0.2 < (patch.alpha > 0).mean() < 0.95
+    assert (patch.alpha > 0).sum() >= (alone.alpha > 0).sum()
+    lips = speaker.landmarks(coeffs).points[row, [13, 14]].mean(axis=0)
+    assert patch.alpha[int(lips[1]) - y0, int(lips[0]) - x0] > 0.99
+    assert patch.rgb[patch.alpha > 0.5].std() > 0.02
+
+
+def test_own_motion_gives_back_the_frame(clip, trained):
+    _, source, speaker = clip
+    renderer = IdentityRenderer(trained, speaker.model, "cpu")
+    coeffs, row = source.coeffs, 20
+    patch = renderer.render_patch(
+        coeffs.identity, coeffs.expression[row], coeffs.euler[row], coeffs.translation[row], coeffs.camera,
+        renderer.conditions(coeffs.expression)[row], source_expression=coeffs.expression[row],
+    )  # fmt: skip
+    x0, y0, x1, y1 = patch.bounds
+    shown = speaker.frame(coeffs, row).rgb[y0:y1, x0:x1] / 255
+    error = np.abs(patch.rgb - shown)[patch.alpha > 0.9].mean()
+    assert error < 0.03
+
+
+def test_a_face_outside_the_frame_gives_a_transparent_pixel(clip, trained):
+    _, source, speaker = clip
+    renderer = IdentityRenderer(trained, speaker.model, "cpu")
+    coeffs = source.coeffs
+    away = coeffs.translation[0] + np.array([30.0, 0, 0], np.float32)
+    window = renderer.conditions(coeffs.expression)[0]
+    patch = renderer.render_patch(coeffs.identity, coeffs.expression[0], coeffs.euler[0], away, coeffs.camera, window)
+    assert patch.bounds == (0, 0, 1, 1) and not patch.alpha.any()
+
+
+def test_a_much_larger_face_is_said_once(clip, trained, caplog):
+    _, source, speaker = clip
+    renderer = IdentityRenderer(trained, speaker.model, "cpu")
+    coeffs = source.coeffs
+    near = coeffs.translation[0].copy()
+    near[2] = 10 - (10 - near[2]) / 2
+    window = renderer.conditions(coeffs.expression)[0]
+    for _ in range(2):
+        renderer.render_patch(coeffs.identity, coeffs.expression[0], coeffs.euler[0], near, coeffs.camera, window)
+    assert [r.message.count("larger than in training") for r in caplog.records].count(1) == 1
