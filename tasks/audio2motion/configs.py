@@ -15,15 +15,15 @@ class A2MLossConfig:
 
     Attributes:
         velocity_weight: of the error in row-to-row differences, against the error itself.
-        gap_weight: of the vectors between upper and lower lip, against the lip points themselves.
-        coefficient_weight: of plain coefficient errors, so that units no lip point tells apart stay small.
+        gap_weight: of the vectors between upper and lower lip and between the corners, against the lip points.
+        coefficient_weight: of the units' own errors.
         silence_weight: of rows without speech; the gate closes the mouth there anyway.
         amplitude_power: 1 trains on motion relative to each clip's own size of motion, 0 on absolute motion.
     """
 
     velocity_weight: float = 1.0
     gap_weight: float = 3.0
-    coefficient_weight: float = 0.02
+    coefficient_weight: float = 0.5
     silence_weight: float = 0.5
     amplitude_power: float = 1.0
 

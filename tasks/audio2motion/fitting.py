@@ -134,6 +134,8 @@ def fit_model(
     model = Audio2Motion(config.model, material.columns, material.n_expression)
     set_projection(model, material)
     set_linear_member(model, material, config.ridge_penalty)
+    if len(model.networks) == 0:
+        return model.eval()
     task = A2MTask(model, material, config)
     state_dir, made_of = work_dir / "state", {"material": fingerprint(material)}
     start = _resume(task, state_dir, config, made_of)
@@ -146,8 +148,7 @@ def fit_model(
         ScalarHook(work_dir / "log", config.log_interval),
         CallHook(keep, config.state_interval),
     ]
-    if len(model.networks):
-        Trainer(task, config.max_updates, hooks, start).fit()
+    Trainer(task, config.max_updates, hooks, start).fit()
     return model.eval()
 
 

@@ -6,23 +6,28 @@ import torch
 from torch import Tensor
 
 from modules.face_model.model import FaceModel
-from modules.structures.landmarks import INNER_LIP, LIP_GAP_PAIRS, OUTER_LIP
+from modules.structures.landmarks import INNER_LIP, LIP_CORNERS, LIP_GAP_PAIRS, OUTER_LIP
 from tasks.audio2motion.configs import A2MLossConfig
+
+_MIN_UNIT_STD = 0.02
+"""Units that hardly ever move must not count as much as those that do."""
 
 
 def lip_effect(face_model: FaceModel, columns: Tensor, gap_weight: float) -> Tensor:
     """What one unit of each coefficient does to the lips: ``[U, D]`` dm.
 
-    D holds the 40 lip contour points (x, y, z) and ``gap_weight`` × the vectors between facing inner-lip points, so
-    that opening counts for more than carrying both lips along.
+    D holds the 40 lip contour points (x, y, z) and ``gap_weight`` × the vectors between facing inner-lip points and
+    between the corners, so that opening and width count for more than carrying the lips along.
     """
     nothing = torch.zeros(1, face_model.n_expression)
     each = torch.eye(face_model.n_expression)[columns]
     identity = torch.zeros(face_model.n_identity)
     moved = face_model.landmarks(identity, each) - face_model.landmarks(identity, nothing)  # [U, 478, 3]
     upper, lower = (list(points) for points in zip(*LIP_GAP_PAIRS, strict=True))
+    first_corner, second_corner = LIP_CORNERS
     gaps = gap_weight * (moved[:, upper] - moved[:, lower])
-    return torch.cat([moved[:, list(INNER_LIP + OUTER_LIP)], gaps], dim=1).flatten(1)
+    width = gap_weight * (moved[:, [first_corner]] - moved[:, [second_corner]])
+    return torch.cat([moved[:, list(INNER_LIP + OUTER_LIP)], gaps, width], dim=1).flatten(1)
 
 
 def opening_effect(face_model: FaceModel) -> Tensor:
@@ -36,7 +41,10 @@ def opening_effect(face_model: FaceModel) -> Tensor:
 
 
 class LipLoss:
-    """Squared lip error plus the same of velocities plus a little plain coefficient error, in units of the targets'.
+    """Squared lip error, the same of velocities, and the units' own errors, each relative to the targets' spread.
+
+    The units' own errors matter where several of them move the lips alike (jaw, lower lip): lips alone would leave open
+    which of them does it, and the chin would move at random.
 
     Args:
         effect: ``[U, D]`` of ``lip_effect``.
@@ -47,7 +55,7 @@ class LipLoss:
         self._effect, self._config = effect, config
         moved = targets @ effect
         self._lip_power = float(moved.var(dim=0).sum().clamp_min(1e-12))
-        self._coefficient_power = float(targets.var(dim=0).sum().clamp_min(1e-12))
+        self._unit_power = targets.var(dim=0).clamp_min(_MIN_UNIT_STD**2)
 
     def __call__(self, predicted: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Scalar; ``predicted`` and ``targets`` ``[B, T, U]``, ``weights`` ``[B, T]``. Differentiable in predicted."""
@@ -59,7 +67,7 @@ class LipLoss:
         loss = loss + self._config.velocity_weight * _weighted_mean(velocity.square().sum(dim=-1), pairs) / (
             self._lip_power
         )
-        plain = _weighted_mean(error.square().sum(dim=-1), weights) / self._coefficient_power
+        plain = _weighted_mean((error.square() / self._unit_power).mean(dim=-1), weights)
         return loss + self._config.coefficient_weight * plain
 
 
