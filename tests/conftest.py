@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from modules.commons.workspace import DEMO_DIR, ROOT
+
+# A busy machine makes any single example slow; that is no finding.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 class NetworkBlockedError(RuntimeError):

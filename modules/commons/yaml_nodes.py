@@ -157,5 +157,11 @@ class ConfigDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # PyYAML would write these three bare, and a reader folds them like line ends
+        style = '"' if any(separator in text for separator in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 ConfigDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+ConfigDumper.add_representer(str, ConfigDumper.represent_text)

@@ -206,7 +206,27 @@ def test_dump_and_load_round_trip(tmp_path_factory, config):
 
 
 @pytest.mark.parametrize(
-    "name", ["yes", "1e-4", "12", "0o17", "null", "~", "", "a: b", "# x", "16:9", "1_000", "=", "<<"]
+    "name",
+    [
+        "yes",
+        "1e-4",
+        "12",
+        "0o17",
+        "null",
+        "~",
+        "",
+        "a: b",
+        "# x",
+        "16:9",
+        "1_000",
+        "=",
+        "<<",
+        "\x85",
+        "a\u2028b",
+        "\u2029",
+        "\ufeff",
+        "\r\n",
+    ],
 )
 def test_awkward_text_survives(tmp_path, name):
     path = write(tmp_path / "a.yaml", dump_config(Outer(name, tags=[name], weights={name: 1.0})))
