@@ -26,6 +26,7 @@ from inference.arbitrary_video import (
     preview_frame,
     summarise,
 )
+from inference.driving import check_checkpoints
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
@@ -62,6 +63,7 @@ class GeneFace2InferArbitrary:
         job = inp if isinstance(inp, ArbitraryJob) else ArbitraryJob.from_mapping(inp)
         timer = StageTimer()
         with timer.stage("listen"):
+            check_checkpoints(job)
             speech = load_audio_16k(job.drv_aud)
         with timer.stage("prepare"):
             source = open_source(job, self.progress)
