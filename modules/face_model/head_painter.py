@@ -6,6 +6,7 @@ on the mesh and as a synthetic speaker in tests, not to make anybody's face.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -80,7 +81,7 @@ class HeadPainter:
         model: on the CPU. identity: ``[I]`` float32. look: colours and light.
     """
 
-    def __init__(self, model: FaceModel, identity: NDArray[np.float32], look: HeadLook) -> None:
+    def __init__(self, model: FaceModel, identity: NDArray[np.floating], look: HeadLook) -> None:
         self._model, self._look = model, look
         self._identity = torch.from_numpy(np.ascontiguousarray(identity, dtype=np.float32))
         self._triangles = model.triangles.numpy()
@@ -98,9 +99,9 @@ class HeadPainter:
 
     def paint(
         self,
-        expression: NDArray[np.float32],
-        euler: NDArray[np.float32],
-        translation: NDArray[np.float32],
+        expression: NDArray[np.floating],
+        euler: NDArray[np.floating],
+        translation: NDArray[np.floating],
         camera: CameraIntrinsics,
     ) -> PaintedHead:
         """Paint one frame of ``camera``'s size: expression ``[E]``, euler ``[3]`` rad, translation ``[3]`` dm."""
@@ -124,37 +125,37 @@ class HeadPainter:
         rgb = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
         return PaintedHead(rgb, fragments, vertices_px, depth)
 
-    def _shade(self, seen: NDArray[np.float32], label: NDArray[np.int64], jaw_drop: float) -> NDArray[np.float32]:
+    def _shade(self, seen: NDArray[np.floating], label: NDArray[np.int64], jaw_drop: float) -> NDArray[np.floating]:
         """Colours of pixels ``[P, 3]`` from their interpolated attributes ``[P, 13]``."""
         rest, place, normal, eye, lip = np.split(seen, [3, 6, 9, 12], axis=1)
         is_eye, is_membrane = (label == LABEL_EYE).all(axis=1), (label == LABEL_MEMBRANE).any(axis=1)
         look = self._look
-        skin = np.float32(look.skin) * (0.90 + 0.2 * self._noise_at(rest))[:, None]
+        skin = _f32(look.skin) * (0.90 + 0.2 * self._noise_at(rest))[:, None]
         brow = _brow_weight(rest)[:, None]
         lips = np.clip(lip * 1.6 - 0.3, 0, 1)
-        color = skin * (1 - lips) + np.float32(look.lips) * lips
+        color = skin * (1 - lips) + _f32(look.lips) * lips
         hair = _hair_weight(rest)[:, None]
-        color = color * (1 - hair) + np.float32(look.hair) * hair * (0.8 + 0.4 * self._noise_at(rest * 3))[:, None]
-        color = color * (1 - brow) + np.float32(look.brows) * brow
+        color = color * (1 - hair) + _f32(look.hair) * hair * (0.8 + 0.4 * self._noise_at(rest * 3))[:, None]
+        color = color * (1 - brow) + _f32(look.brows) * brow
         color[is_eye] = self._eye_color(eye[is_eye])
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
-        light = np.float32(look.light) / np.linalg.norm(look.light)
+        light = _f32(look.light) / np.float32(np.linalg.norm(look.light))
         diffuse = np.clip(normal @ light, 0, None)
         gloss = 0.12 * np.clip(normal @ _half_vector(light), 0, None) ** 24
         shaded = color * (look.ambient + (1.1 - look.ambient) * diffuse)[:, None] + gloss[:, None]
         shaded[is_membrane] = self._mouth_color(place[is_membrane], jaw_drop)
         return shaded.astype(np.float32)
 
-    def _eye_color(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _eye_color(self, direction: NDArray[np.floating]) -> NDArray[np.floating]:
         """Sclera, iris, pupil and a glint by the angle from the eyeball's front pole."""
         unit = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
         angle = np.arccos(np.clip(unit[:, 2], -1, 1))
         iris = np.clip((0.50 - angle) / 0.05, 0, 1)[:, None]
         pupil = np.clip((0.20 - angle) / 0.05, 0, 1)[:, None]
-        color = np.float32([0.88, 0.86, 0.84]) * (1 - iris) + np.float32(self._look.iris) * iris
+        color = _f32([0.88, 0.86, 0.84]) * (1 - iris) + _f32(self._look.iris) * iris
         return color * (1 - pupil) + 0.03 * pupil
 
-    def _mouth_color(self, place: NDArray[np.float32], jaw_drop: float) -> NDArray[np.float32]:
+    def _mouth_color(self, place: NDArray[np.floating], jaw_drop: float) -> NDArray[np.floating]:
         """Dark cavity with two rows of teeth at heights of the head ``place [P, 3]``."""
         upper_edge = self._lip_line - 0.012 - 0.6 * place[:, 0] ** 2
         lower_edge = self._lip_line - 0.030 - jaw_drop
@@ -162,10 +163,10 @@ class HeadPainter:
         lower = np.clip((lower_edge - place[:, 1]) / 0.006, 0, 1)
         tooth = np.maximum(upper, 0.8 * lower) * np.clip((0.24 - np.abs(place[:, 0])) / 0.05, 0, 1)
         gaps = 1 - 0.25 * (np.abs(np.sin(np.pi * place[:, 0] / 0.075)) < 0.12)
-        cavity = np.float32([0.16, 0.05, 0.05])
-        return cavity + (np.float32([0.84, 0.80, 0.72]) * gaps[:, None] - cavity) * tooth[:, None]
+        cavity = _f32([0.16, 0.05, 0.05])
+        return cavity + (_f32([0.84, 0.80, 0.72]) * gaps[:, None] - cavity) * tooth[:, None]
 
-    def _noise_at(self, rest: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _noise_at(self, rest: NDArray[np.floating]) -> NDArray[np.floating]:
         size = self._noise.shape[0]
         places = np.stack([(1.4 - rest[:, 1]) / 2.8, (rest[:, 0] + 1.2) / 2.4]) * size
         return map_coordinates(self._noise, places, order=1, mode="nearest")
@@ -182,17 +183,21 @@ def vertex_normals(vertices: NDArray[np.floating], triangles: NDArray[np.integer
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
+def _f32(values: Sequence[float]) -> NDArray[np.floating]:
+    return np.array(values, dtype=np.float32)
+
+
 def _rgb(values: NDArray[np.floating]) -> Rgb:
     red, green, blue = (float(v) for v in np.clip(values, 0.02, 0.98))
     return red, green, blue
 
 
-def _half_vector(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    half = light + np.float32([0, 0, 1])
+def _half_vector(light: NDArray[np.floating]) -> NDArray[np.floating]:
+    half = light + _f32([0, 0, 1])
     return half / np.linalg.norm(half)
 
 
-def _eye_directions(mean: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+def _eye_directions(mean: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.floating]:
     """Direction of each eyeball vertex from its eyeball's centre, zero elsewhere: ``[V, 3]``."""
     out = np.zeros_like(mean)
     for side in (-1, 1):
@@ -209,7 +214,7 @@ def _eye_directions(mean: NDArray[np.float32], labels: NDArray[np.int64]) -> NDA
     return out
 
 
-def _soft_label(mask: NDArray[np.bool_], triangles: NDArray[np.int64]) -> NDArray[np.float32]:
+def _soft_label(mask: NDArray[np.bool_], triangles: NDArray[np.int64]) -> NDArray[np.floating]:
     """A 0/1 vertex label, averaged once with its neighbours."""
     value = mask.astype(np.float64)
     total, count = np.zeros(len(mask)), np.zeros(len(mask))
@@ -220,7 +225,7 @@ def _soft_label(mask: NDArray[np.bool_], triangles: NDArray[np.int64]) -> NDArra
     return (0.6 * value + 0.4 * total / np.maximum(count, 1)).astype(np.float32)
 
 
-def _brow_weight(rest: NDArray[np.float32]) -> NDArray[np.float32]:
+def _brow_weight(rest: NDArray[np.floating]) -> NDArray[np.floating]:
     """Soft brow strokes at fixed places of the mean head (origin between eyes and mouth)."""
     across = np.abs(rest[:, 0])
     position = np.clip((across - 0.10) / 0.44, 0, 1)
@@ -231,13 +236,13 @@ def _brow_weight(rest: NDArray[np.float32]) -> NDArray[np.float32]:
     return 0.85 * vertical * ends * (rest[:, 2] > 0.2)
 
 
-def _hair_weight(rest: NDArray[np.float32]) -> NDArray[np.float32]:
+def _hair_weight(rest: NDArray[np.floating]) -> NDArray[np.floating]:
     """Hair above a line that comes down in front of the ears."""
     line = 0.98 - 1.1 * np.clip(np.abs(rest[:, 0]) - 0.25, 0, None) ** 1.5 - 0.5 * np.clip(0.45 - rest[:, 2], 0, None)
     return np.clip((rest[:, 1] - line) / 0.06, 0, 1) * (rest[:, 1] > 0.25)
 
 
-def _draw_behind(image: NDArray[np.float32], pose: torch.Tensor, camera: CameraIntrinsics, look: HeadLook) -> None:
+def _draw_behind(image: NDArray[np.floating], pose: torch.Tensor, camera: CameraIntrinsics, look: HeadLook) -> None:
     """Skull with hair and shoulders as flat shapes, drawn where the head's pose puts them."""
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     skull = np.stack([0.86 * np.cos(angles), 0.52 + 0.92 * np.sin(angles), np.full(48, -0.45)], axis=1)
@@ -256,12 +261,12 @@ BROW_Y = 0.42
 """Height of the brows' inner ends in the model's head space, dm."""
 
 
-def _background(height: int, width: int, look: HeadLook) -> NDArray[np.float32]:
+def _background(height: int, width: int, look: HeadLook) -> NDArray[np.floating]:
     ramp = np.linspace(1.1, 0.8, height, dtype=np.float32)[:, None, None]
-    return np.ascontiguousarray(np.broadcast_to(np.float32(look.background), (height, width, 3)) * ramp)
+    return np.ascontiguousarray(np.broadcast_to(_f32(look.background), (height, width, 3)) * ramp)
 
 
-def _noise_texture(seed: int) -> NDArray[np.float32]:
+def _noise_texture(seed: int) -> NDArray[np.floating]:
     """Smooth blotches over several scales, 0..1, ``[256, 256]``."""
     generator = np.random.default_rng(seed)
     total = np.zeros((256, 256), dtype=np.float32)

@@ -229,7 +229,7 @@ def _edge_x(
     upper: int,
     lower: int,
     triangle: NDArray[np.int64],
-    height: NDArray[np.float64],
+    height: NDArray[np.floating],
 ) -> NDArray[np.float64]:
     """x where the edge ``upper`` → ``lower`` of each named triangle crosses ``height``."""
     rise = y[lower] - y[upper]

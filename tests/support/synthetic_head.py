@@ -163,12 +163,14 @@ def _wave(time: NDArray, generator: np.random.Generator, low_hz: float, high_hz:
 
 
 def _ellipse(occluder: Occluder | None, camera: CameraIntrinsics, scale: int) -> NDArray[np.float32]:
-    mask = np.zeros((camera.height * scale, camera.width * scale), dtype=np.float32)
-    if occluder is not None:
-        center = tuple(round((v * scale - 0.5) * 16) for v in occluder.center_px)
-        axes = tuple(round(v * scale * 16) for v in occluder.half_axes_px)
-        cv2.ellipse(mask, center, axes, np.degrees(occluder.angle_rad), 0, 360, 1.0, -1, cv2.LINE_8, 4)
-    return mask
+    """0/1 at the oversampled pixels whose centre lies inside."""
+    if occluder is None:
+        return np.zeros((camera.height * scale, camera.width * scale), dtype=np.float32)
+    y, x = (np.mgrid[0 : camera.height * scale, 0 : camera.width * scale] + 0.5) / scale
+    x, y = x - occluder.center_px[0], y - occluder.center_px[1]
+    cos, sin = np.cos(occluder.angle_rad), np.sin(occluder.angle_rad)
+    along, across = (cos * x + sin * y) / occluder.half_axes_px[0], (cos * y - sin * x) / occluder.half_axes_px[1]
+    return (along**2 + across**2 <= 1).astype(np.float32)
 
 
 def _covered(rgb: NDArray[np.uint8], occlusion: NDArray[np.float32], look: HeadLook) -> NDArray[np.uint8]:

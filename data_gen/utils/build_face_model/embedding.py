@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
 from modules.face_model.head_painter import HeadLook, HeadPainter, PaintedHead, vertex_normals
@@ -98,7 +98,7 @@ def average_places(model: FaceModel, sightings: list[Sighting], on_face: NDArray
             outline does not land on the neck behind it.
     """
     mean, triangles = model.mean.numpy().astype(np.float64), model.triangles.numpy()
-    front_faces = on_face[triangles].all(axis=1)
+    front_faces = np.all(on_face[triangles], axis=1)
     places = np.zeros((len(sightings), N_MEDIAPIPE, 3))
     hit = np.zeros((len(sightings), N_MEDIAPIPE))
     for index, sighting in enumerate(sightings):
@@ -108,7 +108,7 @@ def average_places(model: FaceModel, sightings: list[Sighting], on_face: NDArray
         corners = triangles[fragments.triangle_id[rows, columns]]
         places[index] = (mean[corners] * fragments.barycentric[rows, columns][..., None]).sum(axis=1)
         hit[index] = distance < 4.0
-    surface = cKDTree(mean[on_face])
+    surface = KDTree(mean[on_face])
     normals = vertex_normals(mean, triangles)[on_face]
     toward = np.stack([_camera_axis(sighting.euler) for sighting in sightings])  # [S, 3], head space
     center = _weighted_mean(places, hit * (toward[:, 2:] > 0.98))  # first guess: frontal views
@@ -133,10 +133,11 @@ def _nearest_covered(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Column, row and distance (px) of the covered pixel nearest to each point."""
     height, width = covered.shape
-    distance, (row_of, column_of) = distance_transform_edt(~covered, return_indices=True)
+    distance, nearest = np.empty(covered.shape), np.empty((2, *covered.shape), dtype=np.int32)
+    distance_transform_edt(~covered, return_indices=True, distances=distance, indices=nearest)
     columns = np.clip(np.floor(points[:, 0]).astype(int), 0, width - 1)
     rows = np.clip(np.floor(points[:, 1]).astype(int), 0, height - 1)
-    return column_of[rows, columns], row_of[rows, columns], distance[rows, columns]
+    return nearest[1, rows, columns], nearest[0, rows, columns], distance[rows, columns]
 
 
 def mirror_pairs(model: FaceModel, landmarker: FaceLandmarker, generator: np.random.Generator) -> NDArray[np.int64]:

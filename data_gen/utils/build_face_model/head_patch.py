@@ -13,9 +13,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
-from data_gen.utils.build_face_model.makehuman import LEFT_EYE, N_BODY, RIGHT_EYE, BodyMesh
+from data_gen.utils.build_face_model.makehuman import LEFT_EYE, N_BODY, N_SOURCE, RIGHT_EYE, BodyMesh
 from modules.face_model.model import LABEL_EAR, LABEL_EYE, LABEL_LIP, LABEL_MEMBRANE, LABEL_SKIN
 
 # hm08's lips are closed edge loops of 38 vertices around the mouth; each is named by its upper and lower mid vertex
@@ -75,16 +75,16 @@ class HeadPatch:
 
     def apply(self, body: NDArray[np.float64]) -> NDArray[np.float64]:
         """Patch vertices of a body ``[19158, 3]``."""
-        return self.weights @ body + self.offset
+        return np.asarray(self.weights @ body) + self.offset
 
     def apply_offsets(self, offsets: NDArray[np.float64]) -> NDArray[np.float64]:
         """Patch offsets of body offsets ``[19158, 3]``."""
-        return self.weights @ offsets
+        return np.asarray(self.weights @ offsets)
 
     def follow_membrane(self, shape: NDArray[np.float64]) -> NDArray[np.float64]:
         """Recompute the membrane of a patch shape ``[V, 3]`` after its ring was moved."""
         on_body = self.body_ids >= 0
-        body = np.zeros((self.weights.shape[1], 3))
+        body = np.zeros((N_SOURCE, 3))
         body[self.body_ids[on_body]] = shape[on_body]
         return np.where(on_body[:, None], shape, self.apply(body))
 
@@ -117,7 +117,7 @@ def cut_head(mesh: BodyMesh) -> HeadPatch:
         lip_loops=patch_of_body[np.array([topology.edge_loop(*start) for start in LIP_LOOP_STARTS])],
         on_face=_on_face(mesh, body_ids, len(added)),
         lid_rims=patch_of_body[np.stack([left_rim, mesh.mirror[left_rim]])],
-        mirror=_mirror(weights @ mesh.vertices + offset),
+        mirror=_mirror(np.asarray(weights @ mesh.vertices) + offset),
         body_ids=np.concatenate([body_ids, added]),
     )
 
@@ -309,4 +309,4 @@ def _on_face(mesh: BodyMesh, body_ids: NDArray[np.int64], n_membrane: int) -> ND
 
 def _mirror(vertices: NDArray[np.float64]) -> NDArray[np.int64]:
     """Nearest vertex to each vertex' mirror image; the base mesh is symmetric to 0.01 mm."""
-    return cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
+    return np.asarray(KDTree(vertices).query(vertices * [-1, 1, 1])[1])

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from modules.commons.errors import ModelFileError
 
+N_SOURCE = 19158
+"""Vertices of hm08 with all helper geometry: targets index these."""
 N_BODY = 13380
 """The body comes first in the file; helper geometry (eyeballs, teeth, ...) follows."""
 LEFT_EYE = (14598, 14670)
@@ -129,7 +131,7 @@ class MakeHumanWheel:
 
 
 def _parse_target(data: bytes) -> NDArray[np.float64]:
-    offsets = np.zeros((19158, 3))
+    offsets = np.zeros((N_SOURCE, 3))
     for line in data.decode().splitlines():
         parts = line.split()
         if len(parts) == 4 and not line.startswith("#"):

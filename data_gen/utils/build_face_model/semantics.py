@@ -24,7 +24,7 @@ def bind_contours(geometry: HeadGeometry, places: NDArray[np.float64], anchors: 
         places: ``[478, 3]`` mirror-symmetric average places on the mean shape.
         anchors: nearest points of the mesh to those places.
     """
-    corner_ids, weights = (values.copy() for values in anchors)
+    corner_ids, weights = anchors[0].copy(), anchors[1].copy()
     edges = _Edges(geometry.patch.triangles)
     for chains, arcs in _contours(geometry):
         # upper and lower points that face each other sit at the same share, so that they meet when it shuts
