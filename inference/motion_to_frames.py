@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +18,15 @@ from modules.commons.errors import CheckpointError
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.person import render_hits
-from modules.radnerfs.surface import FacePose, PosedMesh, project_mesh, region_bounds, surface_hits
+from modules.radnerfs.surface import (
+    FacePose,
+    PosedMesh,
+    edge_radius_px,
+    project_mesh,
+    region_bounds,
+    soft_alpha,
+    surface_hits,
+)
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 from modules.structures.frames import FramePatch
 from tasks.radnerfs.radnerf import load_person
@@ -28,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 MAX_MAGNIFICATION = 1.3
 """A target face this much larger than the training one cannot be sharp."""
-EDGE_DM = 0.025
-"""Half width of the alpha's soft edge where the region ends at a silhouette."""
 
 
 class IdentityRenderer:
@@ -97,7 +102,7 @@ class IdentityRenderer:
         if source_expression is not None:
             shown = FacePose(identity, source_expression, euler, translation)
         source = project_mesh(self.face_model, shown, matrix) if shown else None
-        radius_px = EDGE_DM * camera.fx / (CAMERA_DISTANCE - float(translation[2]))
+        radius_px = edge_radius_px(camera.matrix(), translation)
         bounds = self._bounds(mesh, source, region, size_wh, round(3 * radius_px) + 2)
         if bounds is None:
             return FramePatch((0, 0, 1, 1), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.float32))
@@ -106,7 +111,8 @@ class IdentityRenderer:
         alpha = hits.weight
         if shown is not None:
             alpha = np.maximum(alpha, surface_hits(self.face_model, shown, matrix, bounds, region, source).weight)
-        alpha = soft_alpha(alpha, hits.mask & (self.person.known(hits.canonical) > 0.5), radius_px)
+        known = self.person.known(hits.canonical)
+        alpha = soft_alpha(alpha, hits.mask & (known > 0.05), radius_px) * known
         with torch.inference_mode():
             condition = self.person.encode(cond_window[None].to(self.person.device))[0]
         rgb = render_hits(self.person, hits, alpha > 0, condition)
@@ -136,26 +142,3 @@ class IdentityRenderer:
             logger.warning(
                 "the face is %.1f times larger than in training: it will look soft; train on this video", magnification
             )
-
-
-def soft_alpha(weight: NDArray[np.float32], paintable: NDArray[np.bool_], radius_px: float) -> NDArray[np.float32]:
-    """Alpha from region weights, without hard edges.
-
-    Where the region ends in front of other skin (the chin before the neck) the edge is softened around the contour,
-    so that the source's old contour is covered; where nothing can be painted behind it, it is softened inwards.
-
-    Args:
-        weight: ``[h, w]`` 0..1, the region of the source and of the new face.
-        paintable: ``[h, w]`` pixels whose new colour is known.
-        radius_px: half width of the soft edge.
-
-    Returns:
-        float32 ``[h, w]`` 0..1, 0 outside ``paintable``.
-    """
-    radius = max(round(radius_px), 1)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    grown = cv2.dilate(np.ascontiguousarray(weight, dtype=np.float32), disc)
-    soft = cv2.GaussianBlur(grown, (0, 0), radius / 2)
-    inside = np.clip(cv2.distanceTransform(paintable.astype(np.uint8), cv2.DIST_L2, 5) / (2 * radius), 0, 1)
-    faded = inside * inside * (3 - 2 * inside)  # reaches 0 at the last paintable pixel's outer edge
-    return np.clip(soft * faded * paintable, 0.0, 1.0).astype(np.float32)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modules.face_model.keypoints import condition_windows
 from modules.face_model.model import FaceModel
@@ -23,7 +24,7 @@ from modules.radnerfs.renderer import render_surface
 from modules.radnerfs.surface import SurfaceHits
 from modules.radnerfs.surface_sampling import samples_around_surface
 
-SEEN_CELLS = 64
+TRUST_CELLS = 64
 BANK_MARGIN = 0.25
 """Conditions may leave the range of the training motion by this many standard deviations."""
 
@@ -38,7 +39,8 @@ class PersonField(nn.Module):
         box_center: ``[3]`` dm. box_scale: ``[]`` 1/dm; head space goes to the cube by ``(point - center) * scale``.
         px_per_dm: ``[]`` how finely the training crops showed the face, frame pixels at most.
         motion_bank: ``[M, 204]`` z-scored conditions of the training frames: the motion this person showed.
-        seen: bool ``[G, G, G]`` cells (z, y, x) of the cube that training rays hit; elsewhere the field knows nothing.
+        trust: uint8 ``[G, G, G]`` per cell (z, y, x) of the cube: 0 where training saw no skin or could not explain
+            what it saw (hair that falls over a cheek), 255 where it could.
     """
 
     identity: Tensor
@@ -48,7 +50,7 @@ class PersonField(nn.Module):
     box_scale: Tensor
     px_per_dm: Tensor
     motion_bank: Tensor
-    seen: Tensor
+    trust: Tensor
 
     def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class PersonField(nn.Module):
         self.register_buffer("box_scale", torch.ones(()))
         self.register_buffer("px_per_dm", torch.ones(()))
         self.register_buffer("motion_bank", torch.zeros(n_motion, config.cond_in_dim))
-        self.register_buffer("seen", torch.zeros(SEEN_CELLS, SEEN_CELLS, SEEN_CELLS, dtype=torch.bool))
+        self.register_buffer("trust", torch.zeros(TRUST_CELLS, TRUST_CELLS, TRUST_CELLS, dtype=torch.uint8))
 
     @property
     def config(self) -> RADNeRFConfig:
@@ -101,11 +103,11 @@ class PersonField(nn.Module):
         return condition_windows(features.clamp(low, high), self.config.smo_win_size)
 
     def known(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How surely the field knows points ``[..., 3]`` (dm): 1 where training saw skin, 0 far off."""
+        """How far the field is to be trusted at points ``[..., 3]`` (dm), 0..1."""
         unit = (canonical - self.box_center.cpu().numpy()) * float(self.box_scale)
-        cells = np.moveaxis((unit[..., ::-1] + 1) / 2 * SEEN_CELLS - 0.5, -1, 0)  # z, y, x
-        seen = self.seen.cpu().numpy().astype(np.float32)
-        return np.asarray(map_coordinates(seen, cells, order=1, mode="constant"), dtype=np.float32)
+        cells = np.moveaxis((unit[..., ::-1] + 1) / 2 * TRUST_CELLS - 0.5, -1, 0)  # z, y, x
+        trust = self.trust.cpu().numpy().astype(np.float32) / 255
+        return np.asarray(map_coordinates(trust, cells, order=1, mode="constant"), dtype=np.float32)
 
     def shade(
         self,
@@ -141,14 +143,29 @@ class PersonField(nn.Module):
         return self.radnerf.individual_embeddings.mean(dim=0)
 
 
-def seen_cells(positions: Tensor) -> Tensor:
-    """Cells (z, y, x) near any of the positions ``[N, 3]`` in the cube ±1: bool ``[G, G, G]``."""
-    cells = ((positions + 1) / 2 * SEEN_CELLS).long().clamp(0, SEEN_CELLS - 1)
-    flat = (cells[:, 2] * SEEN_CELLS + cells[:, 1]) * SEEN_CELLS + cells[:, 0]
-    grid = torch.zeros(SEEN_CELLS**3, device=positions.device)
-    grid[flat] = 1.0
-    grown = torch.nn.functional.max_pool3d(grid.view(1, 1, SEEN_CELLS, SEEN_CELLS, SEEN_CELLS), 3, 1, 1)
-    return grown[0, 0] > 0
+def trust_cells(positions: Tensor, squared_error: Tensor, exempt: Tensor) -> Tensor:
+    """Trust uint8 ``[G, G, G]`` from what training rays show.
+
+    Args:
+        positions: ``[N, 3]`` in the cube ±1.
+        squared_error: ``[N]`` mean squared colour error of the rendering there.
+        exempt: bool ``[N]``: trusted whatever the error (the mouth, which changes all the time).
+
+    Returns:
+        255 up to twice the typical error, falling to 0 at four times; 0 more than a cell away from any ray.
+    """
+    cells = ((positions + 1) / 2 * TRUST_CELLS).long().clamp(0, TRUST_CELLS - 1)
+    flat = (cells[:, 2] * TRUST_CELLS + cells[:, 1]) * TRUST_CELLS + cells[:, 0]
+    sums = positions.new_zeros(3, TRUST_CELLS**3)
+    for row, values in enumerate((torch.ones_like(squared_error), squared_error, exempt.to(squared_error))):
+        sums[row].index_add_(0, flat, values)
+    near = functional.avg_pool3d(sums.view(3, 1, *[TRUST_CELLS] * 3), 3, 1, 1, count_include_pad=True)[:, 0] * 27
+    count, error, free = near
+    rms = (error / count.clamp(min=1)).sqrt()
+    typical = squared_error.sqrt().median()
+    trust = ((4 - rms / typical.clamp(min=1e-6)) / 2).clamp(0, 1)
+    trust[free > 0.1 * count] = 1.0
+    return (trust * (count > 0) * 255).round().to(torch.uint8)
 
 
 def single_code(config: RADNeRFConfig) -> RADNeRFConfig:

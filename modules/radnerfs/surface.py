@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ TEETH_DEPTH_DM = 0.08
 """The teeth stand this far behind the closed lips' inner edge."""
 TEETH_ROOM_DM = 0.2
 """The mouth's inside is kept this far behind the lips in canonical space, where nothing else is."""
+
+EDGE_DM = 0.025
+"""Half width of the alpha's soft edge where the region ends at a silhouette."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +186,35 @@ def region_bounds(
     if (low >= high).any():
         return None
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def edge_radius_px(camera_matrix: NDArray[np.float64], translation: NDArray[np.float32]) -> float:
+    """Half width of the alpha's soft edge in an image: ``EDGE_DM`` at the head's distance, px."""
+    scale = float(np.sqrt(abs(np.linalg.det(camera_matrix[:2, :2]))))
+    return EDGE_DM * scale / (CAMERA_DISTANCE - float(translation[2]))
+
+
+def soft_alpha(weight: NDArray[np.float32], paintable: NDArray[np.bool_], radius_px: float) -> NDArray[np.float32]:
+    """Alpha from region weights, without hard edges.
+
+    Where the region ends in front of other skin (the chin before the neck) the edge is softened around the contour,
+    so that the source's old contour is covered; where nothing can be painted behind it, it is softened inwards.
+
+    Args:
+        weight: ``[h, w]`` 0..1, the region of the source and of the new face.
+        paintable: ``[h, w]`` pixels whose new colour is known.
+        radius_px: half width of the soft edge.
+
+    Returns:
+        float32 ``[h, w]`` 0..1, 0 outside ``paintable``.
+    """
+    radius = max(round(radius_px), 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    grown = cv2.dilate(np.ascontiguousarray(weight, dtype=np.float32), disc)
+    soft = cv2.GaussianBlur(grown, (0, 0), radius / 2)
+    inside = np.clip(cv2.distanceTransform(paintable.astype(np.uint8), cv2.DIST_L2, 5) / (2 * radius), 0, 1)
+    faded = inside * inside * (3 - 2 * inside)  # reaches 0 at the last paintable pixel's outer edge
+    return np.clip(soft * faded * paintable, 0.0, 1.0).astype(np.float32)
 
 
 def _tensor(values: NDArray[np.float32]) -> torch.Tensor:

@@ -267,6 +267,14 @@ def draw_batch(rays: RayTable, count: int, mouth_share: float, generator: torch.
     return gather(rays, anywhere)
 
 
+def draw_labelled(rays: RayTable, count: int, generator: torch.Generator) -> tuple[RayBatch, Tensor]:
+    """Random rays, evenly, and which of them ``[N]`` lie on the mouth."""
+    index = torch.randint(len(rays), (count,), generator=generator, device=rays.position.device)
+    place = torch.searchsorted(rays.mouth, index).clamp(max=max(len(rays.mouth) - 1, 0))
+    on_mouth = rays.mouth[place] == index if len(rays.mouth) else torch.zeros_like(index, dtype=torch.bool)
+    return gather(rays, index), on_mouth
+
+
 def gather(rays: RayTable, index: Tensor) -> RayBatch:
     """Rays by number, as floats."""
     direction = rays.direction[index].float()

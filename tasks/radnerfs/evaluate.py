@@ -35,6 +35,7 @@ from tasks.radnerfs.radnerf import load_dataset, load_person, work_dir
 from tasks.radnerfs.retrieval import RetrievalBaseline
 from tasks.radnerfs.validation import (
     HeldOutFrame,
+    blended,
     box_mask,
     difference,
     psnr_over,
@@ -112,8 +113,8 @@ def picture(frame: HeldOutFrame, warped: NDArray[np.uint8]) -> NDArray[np.uint8]
 
 
 def _over_source(frame: HeldOutFrame, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A baseline's picture inside the edited region, the source outside, as the rendering has it."""
-    return np.where(frame.edited[..., None], window, frame.frame.rgb)
+    """A baseline's picture, blended into the source as the rendering is."""
+    return blended(window, frame.frame.rgb, frame.alpha)
 
 
 def _score(frame: HeldOutFrame, warped: NDArray[np.uint8], still: NDArray[np.uint8]) -> NDArray[np.float64]:

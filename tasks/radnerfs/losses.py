@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 
-def charbonnier(rendered: Tensor, target: Tensor, eps: float) -> Tensor:
-    """Mean over rays and channels of ``sqrt(e² + eps²) - eps``: quadratic below ``eps``, linear above.
+def charbonnier(rendered: Tensor, target: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Weighted mean over rays and channels of ``sqrt(e² + eps²) - eps``: quadratic below ``eps``, linear above.
 
     Args:
         rendered: ``[N, 3]``, differentiable.
         target: ``[N, 3]``.
+        weight: ``[N]``.
         eps: where the two regimes meet, in colour units.
     """
-    return (((rendered - target) ** 2 + eps**2).sqrt() - eps).mean()
+    error = ((rendered - target) ** 2 + eps**2).sqrt() - eps
+    return (error.mean(dim=1) * weight).sum() / weight.sum().clamp(min=1)
 
 
 def code_penalty(codes: Tensor) -> Tensor:

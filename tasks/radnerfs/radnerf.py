@@ -22,11 +22,12 @@ from modules.commons.errors import CheckpointError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
 from modules.face_model.model import FaceModel
-from modules.radnerfs.person import PersonField, seen_cells, single_code
+from modules.radnerfs.person import PersonField, single_code, trust_cells
 from modules.structures.dataset import NeRFDataset
 from tasks.configs import OptimConfig, RADNeRFTaskConfig
 from tasks.hooks import CallHook, ProgressHook, ScalarHook
-from tasks.radnerfs.dataset_utils import POSITION_STEPS, RADNeRFDataset, RayBatch, draw_batch
+from tasks.radnerfs.dataset_utils import RADNeRFDataset, RayBatch, draw_batch, draw_labelled
+from tasks.radnerfs.frame_errors import FrameErrors
 from tasks.radnerfs.losses import charbonnier, code_penalty, psnr
 from tasks.radnerfs.validation import write_validation_images
 from tasks.trainer import Trainer
@@ -59,6 +60,8 @@ class RADNeRFTask:
         self.generator = torch.Generator(device=device).manual_seed(config.seed)
         self.optimizer = build_optimizer(self.person, config.optim, device)
         self.average = {name: value.detach().clone() for name, value in self.person.named_parameters()}
+        self.frames = FrameErrors(len(dataset.train_indices), device)
+        self._trust_what_is_seen()
 
     def _fill_person(self) -> None:
         source, box = self.dataset.source, self.dataset.box
@@ -68,7 +71,6 @@ class RADNeRFTask:
         self.person.box_center.copy_(torch.from_numpy(box.center))
         self.person.box_scale.fill_(box.scale)
         self.person.px_per_dm.fill_(self.dataset.frame_px_per_dm())
-        self.person.seen.copy_(seen_cells(self.rays.position.float() / POSITION_STEPS))
 
     def training_step(self, step: int) -> Mapping[str, Tensor]:
         """One Adam step on random rays of all frames."""
@@ -76,7 +78,9 @@ class RADNeRFTask:
         set_learning_rate(self.optimizer, config.optim, step, config.max_updates)
         batch = draw_batch(self.rays, config.rays_per_step, config.mouth_share, self.generator)
         rendered = self.render(batch)
-        color = charbonnier(rendered, batch.rgb, config.loss.charbonnier_eps)
+        self.frames.watch(step / config.max_updates, batch.frame, (rendered - batch.rgb).detach())
+        weight = self.frames.believed[batch.frame]
+        color = charbonnier(rendered, batch.rgb, weight, config.loss.charbonnier_eps)
         loss = color + config.loss.code_weight * code_penalty(self.person.radnerf.individual_embeddings)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -97,6 +101,25 @@ class RADNeRFTask:
         names, values = zip(*self.person.named_parameters(), strict=True)
         with torch.no_grad():
             torch._foreach_lerp_([self.average[name] for name in names], list(values), 1 - decay)
+
+    def _trust_what_is_seen(self) -> None:
+        """Until errors are measured, every part of the head that rays show is trusted."""
+        batch, mouth = draw_labelled(self.rays, 1 << 18, self.generator)
+        self.person.trust.copy_(trust_cells(batch.position, torch.zeros_like(batch.position[:, 0]), mouth))
+
+    def measure_trust(self, rays: int = 1 << 19, chunk: int = 1 << 14) -> None:
+        """Write into the person how well each part of the head is explained, from random training rays."""
+        person, found = self.averaged(), []
+        with torch.no_grad():
+            for _ in range(0, rays, chunk):
+                batch, mouth = draw_labelled(self.rays, chunk, self.generator)
+                condition = person.encode(self.conditions[batch.row.unique()])
+                rows = torch.searchsorted(batch.row.unique(), batch.row)
+                rendered = person.shade(batch.position, batch.direction, condition[rows])
+                error = ((rendered - batch.rgb) ** 2).mean(dim=1)
+                believed = self.frames.believed[batch.frame] > 0
+                found.append((batch.position[believed], error[believed], mouth[believed]))
+        self.person.trust.copy_(trust_cells(*(torch.cat(part) for part in zip(*found, strict=True))))
 
     def averaged(self) -> PersonField:
         """A copy of the person with the averaged weights and one appearance code, as a checkpoint holds it."""
@@ -129,6 +152,7 @@ class RADNeRFTask:
             "average": self.average,
             "optimizer": moments,
             "random": {"generator": self.generator.get_state()},
+            "frames": self.frames.state(),
         }
 
     def load_state(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -147,6 +171,7 @@ class RADNeRFTask:
             index, slot = name.split(".", 1)
             state.setdefault(int(index), {})[slot] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.frames.load_state(groups["frames"])
         self.generator.set_state(groups["random"]["generator"].cpu())
 
 
@@ -240,6 +265,7 @@ def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset
         ProgressHook(progress, "train"),
         ScalarHook(work / "tb_logs", config.log_interval),
         CallHook(lambda step: save_state(task, state_dir, step), config.state_interval, at_end=False),
+        CallHook(lambda _: task.measure_trust(), 0),
         CallHook(validate, config.val_interval, at_end=config.val_images > 0),
     ]
     Trainer(task, config.max_updates, hooks, start).fit()

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from modules.radnerfs.person import PersonField, render_hits
+from modules.radnerfs.surface import edge_radius_px, soft_alpha
 from modules.structures.landmarks import MOUTH
 from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
 
@@ -24,14 +25,16 @@ class HeldOutFrame:
 
     Attributes:
         index: stored index. frame: what the crop shows.
-        edited: bool ``[h, w]`` pixels that count: region weight above 0, on the head, nothing in front.
-        rendered: uint8 ``[h, w, 3]``, the source outside ``edited``.
+        edited: bool ``[h, w]`` pixels that count: alpha above 0 and nothing in front.
+        alpha: float32 ``[h, w, 1]`` as in inference.
+        rendered: uint8 ``[h, w, 3]``, the rendering blended into the source.
         mouth_box: x0, y0, x1, y1 in the window.
     """
 
     index: int
     frame: FrameRays
     edited: NDArray[np.bool_]
+    alpha: NDArray[np.float32]
     rendered: NDArray[np.uint8]
     mouth_box: Box
 
@@ -41,7 +44,11 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
     frame = dataset.frame_rays(index)
     if frame is None:
         return None
-    edited = frame.learn & (frame.hits.weight > 0)
+    camera_matrix = dataset.source.camera_matrix(index)
+    radius_px = edge_radius_px(camera_matrix, dataset.pose(index).translation)
+    known = person.known(frame.hits.canonical)
+    alpha = (soft_alpha(frame.hits.weight, frame.learn & (known > 0.05), radius_px) * known)[..., None]
+    edited = alpha[..., 0] > 0
     box = mouth_box(dataset, index, frame)
     if box is None or not edited.any():
         return None
@@ -49,8 +56,12 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
     with torch.inference_mode():
         condition = person.encode(dataset.conditions[row][None].to(person.device))[0]
     image = render_hits(person, frame.hits, edited, condition)
-    rendered = np.where(edited[..., None], np.round(image * 255).astype(np.uint8), frame.rgb)
-    return HeldOutFrame(index, frame, edited, rendered, box)
+    return HeldOutFrame(index, frame, edited, alpha, blended(image * 255, frame.rgb, alpha), box)
+
+
+def blended(image: NDArray, source: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """``image`` (0..255) over ``source`` by ``alpha [h, w, 1]``, rounded."""
+    return np.round(image * alpha + source * (1 - alpha)).clip(0, 255).astype(np.uint8)
 
 
 def mouth_box(dataset: RADNeRFDataset, index: int, frame: FrameRays, grow: float = 1.3) -> Box | None:

@@ -8,7 +8,7 @@ import torch
 
 from modules.face_model.mesh_renderer import Fragments
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
-from modules.radnerfs.person import BANK_MARGIN, SEEN_CELLS, PersonField, render_hits, seen_cells, single_code
+from modules.radnerfs.person import BANK_MARGIN, PersonField, render_hits, single_code, trust_cells
 from modules.radnerfs.surface import SurfaceHits
 from tests.support.synthetic_head import SyntheticSpeaker
 
@@ -105,15 +105,15 @@ def test_full_lle_gives_affine_combinations_of_the_bank(person):
     torch.testing.assert_close(weights.T @ basis, wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_seen_cells_and_known(person):
+def test_trust_follows_errors_except_where_exempt(person):
+    places = torch.tensor([[-0.6, 0.0, 0.0], [0.0, 0.0, 0.0], [0.6, 0.0, 0.0]])
+    positions = places.repeat_interleave(torch.tensor([80, 20, 20]), dim=0)
+    error = torch.tensor([0.01, 0.1, 0.1]).repeat_interleave(torch.tensor([80, 20, 20])) ** 2
+    exempt = torch.tensor([False, False, True]).repeat_interleave(torch.tensor([80, 20, 20]))
     with torch.no_grad():
-        person.seen.copy_(seen_cells(torch.tensor([[0.1, -0.3, 0.6]])))
-    assert int(person.seen.sum()) == 27
-    z, y, x = (int((v + 1) / 2 * SEEN_CELLS) for v in (0.6, -0.3, 0.1))
-    assert person.seen[z, y, x]
-    there = np.array([0.1, -0.3, 0.6]) / 1.2
-    known = person.known(np.stack([there, -there, there + 10]).astype(np.float32))
-    np.testing.assert_allclose(known, [1, 0, 0], atol=1e-6)
+        person.trust.copy_(trust_cells(positions, error, exempt))
+    points = torch.cat([places, torch.tensor([[0.0, 0.8, 0.0], [5.0, 0.0, 0.0]])]).numpy() / 1.2
+    np.testing.assert_allclose(person.known(points), [1, 0, 1, 0, 0], atol=1e-6)
 
 
 def test_single_code_changes_nothing_else():
