@@ -7,7 +7,7 @@ landmarks, and the outline the picture shows around them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,8 +35,8 @@ from modules.video.colour import rgb_from_planes
 
 WINDOW_SCALE = 4.0
 """Side of the part of a frame looked at, over the face's longer side: room for a whole hand below the chin."""
-WORKING_FACE_PX = 200.0
-"""Faces of twice this height are reduced before hands are looked for; the networks see less anyway."""
+WORKING_FACE_PX = 150.0
+"""Faces of twice this height and more are reduced before hands are looked for; the networks see less anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,21 +281,36 @@ def _window_of(
         return nothing
     # one reduction for the whole clip, so that hands keep their size from frame to frame
     reduction = max(1, int(np.nanmedian(face_height_px(landmarks.points)) / WORKING_FACE_PX))
-    x0, y0, x1, y1 = bounds
-    rgb = rgb_from_planes(frame, bounds)
-    if reduction > 1:
-        size_wh = (-(-(x1 - x0) // reduction), -(-(y1 - y0) // reduction))
-        rgb = reduce_image(rgb, reduction, size_wh)
+    rgb, (x0, y0) = reduced_rgb(frame, bounds, reduction)
     matrix = np.array([[reduction, 0, x0], [0, reduction, y0], [0, 0, 1.0]])
     inside = BoundingBox(*((face.as_array() - (x0, y0, x0, y0)) / reduction))
     return rgb, inside, matrix
 
 
-def reduce_image(rgb: NDArray[np.uint8], reduction: int, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image at exactly 1/``reduction``, area-filtered; the last row and column repeat to fill whole blocks."""
-    pad_x, pad_y = size_wh[0] * reduction - rgb.shape[1], size_wh[1] * reduction - rgb.shape[0]
-    padded = cv2.copyMakeBorder(rgb, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(padded, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+def reduced_rgb(
+    frame: Frame, bounds: tuple[int, int, int, int], reduction: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """RGB of a part of a frame at 1/``reduction``, and the frame pixel its corner lies at (at or before the bounds').
+
+    The planes are reduced before they become RGB, which costs a fraction of the exact conversion of a large part.
+    Chroma moves by less than a reduced pixel, which no detector minds.
+    """
+    if reduction == 1:
+        return rgb_from_planes(frame, bounds), bounds[:2]
+    shift_x, shift_y = frame.layout.chroma_shift
+    block_x, block_y = reduction << shift_x, reduction << shift_y
+    x0, y0 = bounds[0] // block_x * block_x, bounds[1] // block_y * block_y
+    blocks_x, blocks_y = -(-(bounds[2] - x0) // block_x), -(-(bounds[3] - y0) // block_y)
+    planes = []
+    for plane, (sx, sy) in zip(
+        frame.planes, ((0, 0), frame.layout.chroma_shift, frame.layout.chroma_shift), strict=True
+    ):
+        width, height = blocks_x << (shift_x - sx), blocks_y << (shift_y - sy)
+        part = plane[y0 >> sy : (y0 >> sy) + height * reduction, x0 >> sx : (x0 >> sx) + width * reduction]
+        missing = height * reduction - part.shape[0], width * reduction - part.shape[1]
+        padded = cv2.copyMakeBorder(part, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+        planes.append(cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA))
+    return rgb_from_planes(replace(frame, planes=tuple(planes))), (x0, y0)
 
 
 def _placed(detector: OcclusionDetector, done: HandFrame, frame_from_window: NDArray[np.float64]) -> WindowOcclusion:

@@ -34,8 +34,7 @@ class CutDetector:
             return False
         change = float(np.abs(picture - previous).mean())
         cut = change > self.MIN_CHANGE and change > self.OUTLIER * self._usual
-        if not cut:
-            self._usual = self.MEMORY * self._usual + (1 - self.MEMORY) * change
+        self._usual = self.MEMORY * self._usual + (1 - self.MEMORY) * change
         return cut
 
 

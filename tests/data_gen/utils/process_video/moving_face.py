@@ -31,7 +31,7 @@ def face_template() -> NDArray[np.float32]:
 
 
 def make_frame(
-    index: int, faces: Sequence[BoundingBox], size_hw: tuple[int, int] = (120, 160), background: int = 20
+    index: int, faces: Sequence[BoundingBox], size_hw: tuple[int, int] = (180, 240), background: int = 20
 ) -> Frame:
     """A frame with bright squares."""
     luma = np.full(size_hw, background, dtype=np.uint8)

@@ -15,8 +15,13 @@ def detector():
 
 @pytest.mark.parametrize(
     ("size_hw", "max_side", "expected"),
-    [((1080, 1920), 960, (544, 960)), ((144, 176), 640, (160, 192)), ((20, 20), 640, (32, 32)), ((720, 1280), 640, (384, 640))],
-)  # fmt: skip
+    [
+        ((1080, 1920), 960, (544, 960)),
+        ((144, 176), 640, (160, 192)),
+        ((20, 20), 640, (32, 32)),
+        ((720, 1280), 640, (384, 640)),
+    ],
+)
 def test_input_sizes_are_multiples_of_32_and_never_enlarge(size_hw, max_side, expected):
     assert input_size(size_hw, max_side) == expected
 
@@ -32,7 +37,9 @@ def test_decode_reads_height_before_width_and_y_before_x():
     marks[2:4, 2, 5] = (0.5, 1.0)
     boxes, keypoints, scores = decode_heatmap(heat, scale, offset, marks, 0.5)
     center = np.array([(5.5 - 0.25) * 4, (2.5 + 0.25) * 4])
-    np.testing.assert_allclose(boxes[0], [*(center - (10, 20)), *(center + (10, 20))], atol=1e-4)
+    np.testing.assert_allclose(
+        boxes[0].reshape(2, 2), [np.subtract(center, (10, 20)), np.add(center, (10, 20))], atol=1e-4
+    )
     np.testing.assert_allclose(keypoints[0, 0], boxes[0, :2])
     np.testing.assert_allclose(keypoints[0, 1], [boxes[0, 2], center[1]], atol=1e-4)
     np.testing.assert_allclose(scores, 0.8)

@@ -61,7 +61,7 @@ def test_five_round_trips_do_not_drift(demo_dir):
 
 def test_half_pixel_convention_on_a_ramp():
     """Crop pixel i shows frame position (i + 0.5) / scale + corner, whatever the scale."""
-    frame = make_frame(0, [])
+    frame = make_frame(0, [], (120, 160))
     ramp = np.tile(np.arange(160, dtype=np.uint8), (120, 1))
     frame = type(frame)(0, 0, frame.time_base, (ramp, *frame.planes[1:]), frame.layout)
     metadata = CropMetadata((CropRegion(80, 60, 64),), (120, 160), 256)
@@ -73,11 +73,11 @@ def test_half_pixel_convention_on_a_ramp():
 
 def test_a_crop_may_leave_the_frame_and_repeats_its_edge():
     frame = make_frame(3, [box_at(10, 10, 20)])
-    crop = crop_frame(frame, CropMetadata((CropRegion(0, 0, 80),), (120, 160), 256))
+    crop = crop_frame(frame, CropMetadata((CropRegion(0, 0, 80),), (180, 240), 256))
     assert crop.shape == (256, 256, 3)
     assert crop[0, 0].min() > 200, "the bright corner is repeated outwards"
-    with pytest.raises(ValueError, match="outside the 160x120 frame"):
-        crop_frame(frame, CropMetadata((CropRegion(1000, 0, 80),), (120, 160), 256))
+    with pytest.raises(ValueError, match="outside the 240x180 frame"):
+        crop_frame(frame, CropMetadata((CropRegion(1000, 0, 80),), (180, 240), 256))
 
 
 def test_crops_follow_the_frame_index_and_stream(demo_dir):
