@@ -91,7 +91,9 @@ class RADNeRFTask:
     def render(self, batch: RayBatch) -> Tensor:
         """Colours ``[N, 3]`` of a batch; conditions are encoded once per frame in it."""
         rows, which = torch.unique(batch.row, return_inverse=True)
-        condition = self.person.encode(self.conditions[rows])[which]
+        conditions = self.conditions[rows]
+        noise = torch.randn(conditions.shape, device=conditions.device, generator=self.generator)
+        condition = self.person.encode(conditions + self.config.loss.condition_noise * noise)[which]
         code = self.person.radnerf.individual_embeddings[batch.frame]
         return self.person.shade(batch.position, batch.direction, condition, code, self.generator)
 
