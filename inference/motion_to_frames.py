@@ -17,7 +17,7 @@ from modules.commons.device import pick_device
 from modules.commons.errors import CheckpointError
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
-from modules.radnerfs.person import render_hits
+from modules.radnerfs.antialias import render_window
 from modules.radnerfs.surface import (
     FacePose,
     PosedMesh,
@@ -115,7 +115,7 @@ class IdentityRenderer:
         alpha = soft_alpha(alpha, hits.mask & (known > 0.05), radius_px) * known
         with torch.inference_mode():
             condition = self.person.encode(cond_window[None].to(self.person.device))[0]
-        rgb = render_hits(self.person, hits, alpha > 0, condition)
+        rgb = render_window(self.person, self.face_model, pose, matrix, hits, alpha > 0, condition)
         return FramePatch(bounds, rgb, alpha)
 
     def _bounds(

@@ -190,13 +190,20 @@ def render_hits(
     """
     chosen = wanted & hits.mask
     image = np.zeros((*chosen.shape, 3), dtype=np.float32)
-    with torch.inference_mode():
-        positions = person.to_unit(torch.from_numpy(hits.canonical[chosen]).to(person.device))
-        directions = torch.from_numpy(hits.direction[chosen]).to(person.device)
-        parts = [
-            person.shade(position, direction, condition).cpu()
-            for position, direction in zip(positions.split(chunk), directions.split(chunk), strict=True)
-        ]
-        if parts:
-            image[chosen] = torch.cat(parts).numpy()
+    image[chosen] = render_points(person, hits.canonical[chosen], hits.direction[chosen], condition, chunk)
     return image
+
+
+def render_points(
+    person: PersonField,
+    canonical: NDArray[np.float32],
+    direction: NDArray[np.float32],
+    condition: Tensor,
+    chunk: int = 1 << 15,
+) -> NDArray[np.float32]:
+    """Colours float32 ``[N, 3]`` of canonical points ``[N, 3]`` dm seen along unit ``direction [N, 3]``."""
+    with torch.inference_mode():
+        positions = person.to_unit(torch.from_numpy(canonical).to(person.device)).split(chunk)
+        directions = torch.from_numpy(direction).to(person.device).split(chunk)
+        parts = [person.shade(p, d, condition).cpu() for p, d in zip(positions, directions, strict=True)]
+    return torch.cat(parts).numpy()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modules.radnerfs.person import PersonField, render_hits
+from modules.radnerfs.antialias import render_window
+from modules.radnerfs.person import PersonField
 from modules.radnerfs.surface import edge_radius_px, soft_alpha
 from modules.structures.landmarks import MOUTH
 from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
@@ -55,7 +56,7 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
     row = int(dataset.source.rows[index])
     with torch.inference_mode():
         condition = person.encode(dataset.conditions[row][None].to(person.device))[0]
-    image = render_hits(person, frame.hits, edited, condition)
+    image = render_window(person, dataset.face_model, dataset.pose(index), camera_matrix, frame.hits, edited, condition)
     return HeldOutFrame(index, frame, edited, alpha, blended(image * 255, frame.rgb, alpha), box)
 
 
