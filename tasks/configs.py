@@ -73,21 +73,6 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class AlignConfig:
-    """Removing fit jitter: frames are moved onto the first rendering, then training goes on.
-
-    Attributes:
-        at_shares: when, as shares of ``max_updates``; empty switches it off.
-        max_shift_px: largest believed displacement, crop pixels.
-        smooth_px: the displacement field is blurred this much, so that only whole patches move.
-    """
-
-    at_shares: tuple[float, ...] = (0.3, 0.6)
-    max_shift_px: float = 4.0
-    smooth_px: float = 12.0
-
-
-@dataclass(frozen=True, slots=True)
 class RADNeRFTaskConfig:
     """Training of one person's head.
 
@@ -117,7 +102,6 @@ class RADNeRFTaskConfig:
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    align: AlignConfig = field(default_factory=AlignConfig)
 
     def __post_init__(self) -> None:
         if self.max_updates < 1 or self.rays_per_step < 1 or not 0 <= self.mouth_share <= 1:

@@ -67,7 +67,6 @@ class RayTable:
     Attributes:
         position: int16 ``[P, 3]`` in the field's cube. direction: int16 ``[P, 3]``. rgb: uint8 ``[P, 3]``.
         row: int32 ``[P]`` clip row (which condition). frame: int32 ``[P]`` running number of the training frame.
-        pixel: int32 ``[P]`` ``y * crop_size + x`` of the crop.
         mouth: int64 ``[Q]`` the rays on or around the mouth.
     """
 
@@ -76,7 +75,6 @@ class RayTable:
     rgb: Tensor
     row: Tensor
     frame: Tensor
-    pixel: Tensor
     mouth: Tensor
 
     def __len__(self) -> int:
@@ -84,7 +82,7 @@ class RayTable:
 
     def to(self, device: torch.device) -> RayTable:
         """The table on ``device``."""
-        names = ("position", "direction", "rgb", "row", "frame", "pixel", "mouth")
+        names = ("position", "direction", "rgb", "row", "frame", "mouth")
         return RayTable(*(getattr(self, name).to(device) for name in names))
 
 
@@ -228,30 +226,26 @@ class RADNeRFDataset:
                     parts.append(columns)
         if not parts:
             raise CheckpointError(f"{self.source.crops_dir}: no crop shows the face; prepare the video again")
-        position, direction, rgb, row, frame, pixel = (torch.cat(column) for column in zip(*parts, strict=True))
-        return RayTable(position, direction, rgb, row, frame, pixel, torch.cat(mouths))
+        position, direction, rgb, row, frame = (torch.cat(column) for column in zip(*parts, strict=True))
+        return RayTable(position, direction, rgb, row, frame, torch.cat(mouths))
 
     def _flatten(
         self, frame: FrameRays, number: int, row: int, stride: int
     ) -> tuple[tuple[Tensor, ...], NDArray[np.bool_]]:
         """Columns of ``RayTable`` for one frame, and which of its rays lie on the mouth."""
-        x0, y0 = frame.hits.bounds[:2]
         position = self.unit_positions(frame.hits.canonical)
         keep = frame.learn & (np.abs(position).max(axis=-1) <= 1.0)
         if stride > 1:
             lattice = np.zeros_like(keep)
             lattice[number % stride :: stride, :] = True
             keep &= lattice | frame.mouth
-        rows, columns = np.nonzero(keep)
-        pixel = (rows + y0) * self.source.crop_size + columns + x0
-        count = len(rows)
+        count = int(keep.sum())
         flat = (
             _to_int16(position[keep]),
             _to_int16(frame.hits.direction[keep]),
             torch.from_numpy(frame.rgb[keep]),
             torch.full((count,), row, dtype=torch.int32),
             torch.full((count,), number, dtype=torch.int32),
-            torch.from_numpy(pixel.astype(np.int32)),
         )
         return flat, frame.mouth[keep]
 

@@ -34,8 +34,14 @@ def test_rays_carry_the_colours_of_their_pixels(dataset):
     rays = dataset.rays
     for number in (0, 7):
         mine = rays.frame == number
-        crop = dataset.source.crop(int(dataset.train_indices[number])).reshape(-1, 3)
-        np.testing.assert_array_equal(rays.rgb[mine].numpy(), crop[rays.pixel[mine].numpy()])
+        index = int(dataset.train_indices[number])
+        frame = dataset.frame_rays(index)
+        x0, y0, x1, y1 = frame.hits.bounds
+        crop = dataset.source.crop(index)[y0:y1, x0:x1]
+        kept = frame.learn & (np.abs(dataset.unit_positions(frame.hits.canonical)).max(axis=-1) <= 1)
+        np.testing.assert_array_equal(rays.rgb[mine].numpy(), crop[kept])
+        position = dataset.unit_positions(frame.hits.canonical)[kept]
+        np.testing.assert_allclose(rays.position[mine].numpy() / POSITION_STEPS, position, atol=1e-4)
         assert (rays.row[mine] == number).all() and mine.sum() > 3000
 
 
@@ -61,9 +67,10 @@ def test_canonical_positions_agree_across_frames(dataset):
 def test_what_is_hidden_is_not_learnt(clip, dataset):
     hidden = dataset.source.occluder(4)
     assert hidden is not None and hidden.sum() > 500
-    mine = dataset.rays.frame == 4
-    assert not hidden.reshape(-1)[dataset.rays.pixel[mine].numpy()].any()
-    assert 0 < mine.sum() < (dataset.rays.frame == 3).sum()
+    frame = dataset.frame_rays(4)
+    x0, y0, x1, y1 = frame.hits.bounds
+    assert not (frame.learn & hidden[y0:y1, x0:x1]).any()
+    assert 0 < (dataset.rays.frame == 4).sum() < (dataset.rays.frame == 3).sum()
 
 
 def test_held_out_frames_give_no_rays(dataset):
@@ -78,9 +85,9 @@ def test_pixels_beyond_the_frame_are_not_learnt(clip):
     regions = (CropRegion(160.0, 190.0, 200.0),)  # the crop hangs out of the frame's lower edge
     outside = replace(source, crop_metadata=CropMetadata(regions, (240, 320), CROP_SIZE))
     dataset = load((outside, speaker))
-    rows = dataset.rays.pixel.numpy() // CROP_SIZE
-    frame_edge = (240 - 90) * CROP_SIZE / 200
-    assert rows.max() < frame_edge
+    frame = dataset.frame_rays(0)
+    rows = np.flatnonzero(frame.learn.any(axis=1)) + frame.hits.bounds[1]
+    assert rows.max() < (240 - 90) * CROP_SIZE / 200 < frame.hits.bounds[3]
 
 
 def test_stride_thins_all_but_the_mouth(clip, dataset):
