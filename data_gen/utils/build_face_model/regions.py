@@ -48,7 +48,7 @@ def build_regions(geometry: HeadGeometry, places: NDArray[np.float64]) -> dict[s
     for name, weight in regions.items():
         for _ in range(SMOOTHING_ROUNDS):
             weight = _averaged(weight, triangles)
-        weight[below == 0] = 0.0  # averaging must not run down the coarse triangles of the neck
+        weight[below < 1e-6] = 0.0  # averaging must not run down the coarse triangles of the neck
         weight = 0.5 * (weight + weight[geometry.patch.mirror])
         weight[on_lips] = 1.0
         weight[labels == LABEL_EAR] = 0.0
