@@ -10,6 +10,7 @@ import torch
 
 from modules.commons.errors import CheckpointError
 from modules.commons.progress import silent
+from modules.structures.crops import CropMetadata
 from tasks.radnerfs.dataset_utils import POSITION_STEPS, RADNeRFDataset, dilate, draw_batch, gather
 from tests.support.synthetic_clip import CROP_SIZE, prepare_synthetic_clip
 
@@ -80,14 +81,12 @@ def test_held_out_frames_give_no_rays(dataset):
 
 def test_pixels_beyond_the_frame_are_not_learnt(clip):
     source, speaker = clip
-    from modules.structures.crops import CropMetadata, CropRegion
-
-    regions = (CropRegion(160.0, 190.0, 200.0),)  # the crop hangs out of the frame's lower edge
-    outside = replace(source, crop_metadata=CropMetadata(regions, (240, 320), CROP_SIZE))
+    regions = source.crop_metadata.regions  # y 25 to 225 of a frame that is said to end at 170, above the chin
+    outside = replace(source, crop_metadata=CropMetadata(regions, (170, 320), CROP_SIZE))
     dataset = load((outside, speaker))
     frame = dataset.frame_rays(0)
     rows = np.flatnonzero(frame.learn.any(axis=1)) + frame.hits.bounds[1]
-    assert rows.max() < (240 - 90) * CROP_SIZE / 200 < frame.hits.bounds[3]
+    assert rows.max() < (170 - 25) * CROP_SIZE / 200 < frame.hits.bounds[3]
 
 
 def test_stride_thins_all_but_the_mouth(clip, dataset):
