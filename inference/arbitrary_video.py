@@ -17,7 +17,7 @@ from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run
 from inference.driving import PreparedSource, end_rays_at, load_source, occlusion_in, plan_speech, speech_motion
 from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
-from inference.identity import Identity, find_identity, train_identity
+from inference.identity import Identity, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.summary import AreaMeter, RunSummary
@@ -47,7 +47,11 @@ class EditRecord:
 
 
 def open_source(job: ArbitraryJob, progress: Progress) -> PreparedSource:
-    """Prepare the video (cached by content) and load its tables."""
+    """Prepare the video (cached by content) and load its tables.
+
+    Raises:
+        GeneFaceError: the video cannot be used.
+    """
     with VideoReader(job.src_video) as reader:
         info = reader.info
     sha256 = file_sha256(job.src_video)
@@ -66,14 +70,14 @@ def find_or_train_identity(job: ArbitraryJob, source: PreparedSource, progress: 
     """The checkpoint the job names, else the one made from this very video, else a new one."""
     if job.head_ckpt is not None:
         return Identity(job.head_ckpt, trained_now=False)
-    found = None if job.config else find_identity(source.sha256, source.face_model.version)
+    workspace = source.workspace
+    config = training_config(workspace.video_id, job.config, job.device, workspace.data_root)
+    found = find_identity(source.sha256, source.face_model.version, config if job.config else None)
     if found is not None:
         return Identity(found, trained_now=False)
-    _prepare(source.video, source.workspace, STAGES[-1].name, progress)
-    workspace = source.workspace
-    return Identity(
-        train_identity(workspace.video_id, job.config, job.device, workspace.data_root, progress), trained_now=True
-    )
+    _prepare(source.video, workspace, STAGES[-1].name, progress)
+    name = workspace.video_id if job.config is None else f"{workspace.video_id}-{job.config.stem}"
+    return Identity(train_identity(config, name, progress), trained_now=True)
 
 
 def video_id_of(path: Path, sha256: str) -> str:

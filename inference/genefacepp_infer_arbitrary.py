@@ -27,6 +27,7 @@ from inference.arbitrary_video import (
     summarise,
 )
 from inference.driving import check_checkpoints
+from inference.identity import training_config
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
@@ -64,6 +65,7 @@ class GeneFace2InferArbitrary:
         timer = StageTimer()
         with timer.stage("listen"):
             check_checkpoints(job)
+            training_config("", job.config, job.device, Path())
             speech = load_audio_16k(job.drv_aud)
         with timer.stage("prepare"):
             source = open_source(job, self.progress)

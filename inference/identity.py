@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modules.commons.checkpoint import is_checkpoint
 from modules.commons.device import pick_device
-from modules.commons.errors import CheckpointError
+from modules.commons.errors import CheckpointError, ConfigError
 from modules.commons.progress import Progress
 from modules.commons.workspace import EGS, IDENTITIES
+from modules.radnerfs.person import single_code
 from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.radnerfs.radnerf import train
 
@@ -28,8 +29,20 @@ class Identity:
     trained_now: bool
 
 
-def find_identity(source_sha256: str, face_model_version: str, folder: Path = IDENTITIES) -> Path | None:
-    """The checkpoint below ``folder`` that was trained on this very video with this face model, if there is one."""
+def find_identity(
+    source_sha256: str, face_model_version: str, config: RADNeRFTaskConfig | None = None, folder: Path = IDENTITIES
+) -> Path | None:
+    """The checkpoint below ``folder`` that was trained on this very video with this face model, if there is one.
+
+    Args:
+        source_sha256: of the video.
+        face_model_version: in use.
+        config: only one that was trained with exactly this; None takes any.
+        folder: of all identities.
+
+    Raises:
+        CheckpointError: a checkpoint there is corrupt.
+    """
     for candidate in sorted(folder.glob("*")):
         if not is_checkpoint(candidate):
             continue
@@ -38,21 +51,39 @@ def find_identity(source_sha256: str, face_model_version: str, folder: Path = ID
             extra = record["extra"]
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{candidate} is corrupt ({error}); delete the folder and run again") from error
-        if extra.get("source_sha256") == source_sha256 and record.get("face_model_version") == face_model_version:
+        is_this_person = (
+            extra.get("source_sha256") == source_sha256 and record.get("face_model_version") == face_model_version
+        )
+        if is_this_person and (config is None or _was_trained_with(candidate, config)):
             return candidate
     return None
 
 
-def train_identity(
-    video_id: str, config_path: Path | None, device: str, data_root: Path, progress: Progress, folder: Path = IDENTITIES
-) -> Path:
-    """Train a prepared video's person with a preset (by device when None); resumes what was interrupted."""
-    chosen = config_path or PRESETS / ("gpu.yaml" if pick_device(device).type == "cuda" else "cpu.yaml")
-    overrides = {"video_id": video_id, "device": device, "data_root": str(data_root)}
-    config = load_any(chosen, overrides)
+def _was_trained_with(checkpoint: Path, config: RADNeRFTaskConfig) -> bool:
+    """Whether ``checkpoint`` is what training with ``config`` gives; one of an older layout is not."""
+    try:
+        saved = load_any(checkpoint / "config.yaml")
+    except ConfigError:
+        return False
+    return saved == replace(config, radnerf=single_code(config.radnerf))
+
+
+def training_config(video_id: str, preset: Path | None, device: str, data_root: Path) -> RADNeRFTaskConfig:
+    """How to train a prepared video's person: a preset (by device when None) with this video in it.
+
+    Raises:
+        ConfigError: the preset is wrong or is not for training a person.
+    """
+    chosen = preset or PRESETS / ("gpu.yaml" if pick_device(device).type == "cuda" else "cpu.yaml")
+    config = load_any(chosen, {"video_id": video_id, "device": device, "data_root": str(data_root)})
     if not isinstance(config, RADNeRFTaskConfig):
-        raise CheckpointError(f"{chosen} does not train a person; give a preset such as {PRESETS / 'cpu.yaml'}")
-    checkpoint = folder / (video_id if config_path is None else f"{video_id}-{config_path.stem}")
-    logger.info("no checkpoint of this person yet: training one with %s (kept in %s)", chosen, checkpoint)
+        raise ConfigError(f"{chosen} does not train a person; give a preset such as {PRESETS / 'cpu.yaml'}")
+    return config
+
+
+def train_identity(config: RADNeRFTaskConfig, name: str, progress: Progress, folder: Path = IDENTITIES) -> Path:
+    """Train a prepared video's person into ``folder / name``; goes on where it was interrupted."""
+    checkpoint = folder / name
+    logger.info("no checkpoint of this person yet: training one, kept in %s", checkpoint)
     train(config, checkpoint, progress)
     return checkpoint
