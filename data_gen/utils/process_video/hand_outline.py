@@ -18,6 +18,11 @@ WORK_SIZE = 160.0
 JOINT_RADII = (0.10, 0.095, 0.085, 0.078, 0.075)
 """Expected half-thickness at wrist or metacarpal, knuckle, two joints and tip, in hand sizes."""
 THUMB_RADII = (0.12, 0.115, 0.10, 0.09, 0.085)
+WRIST_RADII = (0.30, 0.27, 0.25)
+WRIST_LENGTH = 0.5
+"""How far past the wrist the arm is masked, in palm lengths: it lies before the chin when a hand covers the mouth."""
+WEB = (0, 1, 2, 5)
+"""The skin between thumb and index finger."""
 RADIUS_STEPS = np.linspace(0.5, 1.75, 22)
 """Radii tried along a ray, over the expected one."""
 PRIOR_WIDTH = 0.3
@@ -62,15 +67,24 @@ def _trace(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np
     size = hand_size(points)
     smooth = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32)
     mask = np.zeros(image.shape[:2], dtype=np.uint8)
-    polygons = [points[list(HAND_PALM)]]
+    polygons = [points[list(HAND_PALM)], points[list(WEB)]]
+    chains = [(_wrist_chain(points), WRIST_RADII)]
     for finger in HAND_FINGERS:
         expected = THUMB_RADII if finger is HAND_FINGERS[0] else JOINT_RADII
-        origins, directions, radii = finger_rays(points[[0, *finger]], np.array(expected) * size)
+        chains.append((points[[0, *finger]], expected))
+    for joints, expected in chains:
+        origins, directions, radii = finger_rays(joints, np.array(expected) * size)
         polygons.append(origins + directions * trace_rays(smooth, origins, directions, radii)[:, None])
     for polygon in polygons:
         # drawn with pixel centres on integers, 4 fractional bits
         cv2.fillPoly(mask, [np.round((polygon - 0.5) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     return mask
+
+
+def _wrist_chain(points: NDArray) -> NDArray:
+    """From the middle of the palm over the wrist a little up the arm: ``[3, 2]``."""
+    wrist, knuckles = points[0], points[[5, 9, 13, 17]].mean(axis=0)
+    return np.stack([(wrist + knuckles) / 2, wrist, wrist + WRIST_LENGTH * (wrist - knuckles)])
 
 
 def finger_rays(joints: NDArray, radii: NDArray) -> tuple[NDArray, NDArray, NDArray]:
