@@ -68,7 +68,7 @@ def _trace(image: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np
     smooth = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32)
     mask = np.zeros(image.shape[:2], dtype=np.uint8)
     polygons = [points[list(HAND_PALM)], points[list(WEB)]]
-    chains = [(_wrist_chain(points), WRIST_RADII)]
+    chains: list[tuple[NDArray, tuple[float, ...]]] = [(_wrist_chain(points), WRIST_RADII)]
     for finger in HAND_FINGERS:
         expected = THUMB_RADII if finger is HAND_FINGERS[0] else JOINT_RADII
         chains.append((points[[0, *finger]], expected))
