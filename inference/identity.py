@@ -75,7 +75,8 @@ def training_config(video_id: str, preset: Path | None, device: str, data_root: 
         ConfigError: the preset is wrong or is not for training a person.
     """
     chosen = preset or PRESETS / ("gpu.yaml" if pick_device(device).type == "cuda" else "cpu.yaml")
-    config = load_any(chosen, {"video_id": video_id, "device": device, "data_root": str(data_root)})
+    values = {"video_id": video_id, "device": device, "data_root": str(data_root)}
+    config = load_any(chosen, {key: json.dumps(value) for key, value in values.items()})  # overrides are read as YAML
     if not isinstance(config, RADNeRFTaskConfig):
         raise ConfigError(f"{chosen} does not train a person; give a preset such as {PRESETS / 'cpu.yaml'}")
     return config
