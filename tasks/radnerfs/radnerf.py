@@ -22,6 +22,7 @@ from modules.commons.errors import CheckpointError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
 from modules.face_model.model import FaceModel
+from modules.radnerfs.config import RADNeRFConfig
 from modules.radnerfs.person import PersonField, single_code, trust_cells
 from modules.structures.dataset import NeRFDataset
 from tasks.configs import OptimConfig, RADNeRFTaskConfig
@@ -49,7 +50,8 @@ class RADNeRFTask:
         self.dataset = dataset
         self.device = device
         torch.manual_seed(config.seed)  # module initialisation has no generator argument
-        sizes = replace(config.radnerf, individual_embedding_num=len(dataset.train_indices))
+        self.px_per_unit = dataset.frame_px_per_dm() / dataset.box.scale
+        sizes = fitted_sizes(config, self.px_per_unit, len(dataset.train_indices))
         bank = dataset.training_motion()
         self.rays = dataset.rays.to(device)
         self.person = PersonField(sizes, len(dataset.source.coeffs.identity), len(bank))
@@ -95,7 +97,9 @@ class RADNeRFTask:
         noise = torch.randn(conditions.shape, device=conditions.device, generator=self.generator)
         condition = self.person.encode(conditions + self.config.loss.condition_noise * noise)[which]
         code = self.person.radnerf.individual_embeddings[batch.frame]
-        return self.person.shade(batch.position, batch.direction, condition, code, self.generator)
+        noise = torch.randn(batch.position.shape, device=self.device, generator=self.generator)
+        position = batch.position + self.config.loss.position_noise_px / self.px_per_unit * noise
+        return self.person.shade(position, batch.direction, condition, code, self.generator)
 
     def _update_average(self, step: int) -> None:
         """Running mean of the weights; short at the start, so that the first ones are forgotten."""
@@ -175,6 +179,20 @@ class RADNeRFTask:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.frames.load_state(groups["frames"])
         self.generator.set_state(groups["random"]["generator"].cpu())
+
+
+def fitted_sizes(config: RADNeRFTaskConfig, px_per_unit: float, n_frames: int) -> RADNeRFConfig:
+    """The field's sizes for a clip: no level of the position grid is finer than the clip's own pixels.
+
+    Args:
+        config: the task's configuration.
+        px_per_unit: frame pixels per unit of the field's cube, which is 2 units wide.
+        n_frames: training frames, for the appearance codes.
+    """
+    grid = config.radnerf.position_grid
+    finest = max(grid.base_resolution, round(2 * px_per_unit * config.grid_cells_per_px))
+    fitted = replace(grid, desired_resolution=min(grid.desired_resolution, finest))
+    return replace(config.radnerf, position_grid=fitted, individual_embedding_num=n_frames)
 
 
 def build_optimizer(person: PersonField, config: OptimConfig, device: torch.device) -> torch.optim.Adam:
