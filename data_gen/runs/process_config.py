@@ -45,7 +45,7 @@ class HandsConfig:
     """
 
     enabled: bool = True
-    mask_size: int = 128
+    mask_size: int = 256
 
 
 @dataclass(frozen=True, slots=True)

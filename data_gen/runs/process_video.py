@@ -63,7 +63,7 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage("track", (), ("times", "track", "landmarks"), ("detect",), 2, stages.track),
     Stage("crop", ("track", "landmarks"), ("crop_metadata",), ("crop",), 1, stages.crop),
-    Stage("hands", ("landmarks", "crop_metadata"), ("hands",), ("hands",), 1, stages.hands),
+    Stage("hands", ("landmarks", "crop_metadata"), ("hands",), ("hands",), 2, stages.hands),
     Stage("fit", ("landmarks", "crop_metadata", "hands"), ("coeffs",), ("fit",), 1, stages.fit, True),
     Stage(
         "binarize",

@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
-from data_gen.utils.process_video.crop_utils import extract_face_crops, load_crop_metadata, save_crop_metadata
+from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
 from data_gen.utils.process_video.face_detector import FaceDetector, track_and_landmark
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm_for_a_video
-from data_gen.utils.process_video.occlusion_detector import OcclusionDetector
+from data_gen.utils.process_video.occlusion_detector import OcclusionDetector, frame_occlusions
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel
-from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropMetadata, transform_points
 from modules.structures.frames import Frame
-from modules.structures.landmarks import FACE_OVAL, JAW_LINE, N_MEDIAPIPE, Landmarks2D
+from modules.structures.landmarks import JAW_LINE, N_MEDIAPIPE, Landmarks2D
 from modules.structures.masks import OcclusionTable
 from modules.structures.tracks import FaceTrack
 from modules.video.reader import VideoReader
@@ -102,10 +101,13 @@ def occlusion_table(
     hidden = np.zeros((count, N_MEDIAPIPE), dtype=bool)
     rows: list[int] = []
     masks: list[NDArray[np.uint8]] = []
-    seen = (frame for frame in frames if frame.index < count and landmarks.valid[frame.index])
-    for index, image in extract_face_crops(seen, metadata):
+    known = (frame for frame in frames if frame.index < count)
+    for window in frame_occlusions(known, landmarks, detector):
+        index = window.index
+        if window.values is None or not landmarks.valid[index]:
+            continue
         points = transform_points(metadata.crop_from_frame(index), landmarks.points[index])
-        mask = detector.detect_face_occlusions(image, _box_of(points)).values
+        mask = window.over_crop(metadata).values
         if not (mask > 0.5).any():
             continue
         coverage[index] = _share_covered(mask > 0.5, _lower_face(points, mask.shape))
@@ -173,12 +175,6 @@ def _no_occlusion(count: int, mask_size: int) -> OcclusionTable:
         np.zeros(0, dtype=np.int64),
         np.zeros((0, mask_size, mask_size), dtype=np.uint8),
     )
-
-
-def _box_of(points: NDArray[np.floating]) -> BoundingBox:
-    oval = points[list(FACE_OVAL)]
-    (x0, y0), (x1, y1) = oval.min(axis=0), oval.max(axis=0)
-    return BoundingBox(float(x0), float(y0), float(x1), float(y1))
 
 
 def _lower_face(points: NDArray[np.floating], size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
