@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from modules.audio2motion.config import Audio2MotionConfig
 
+LIP_SOFTNESS_DM = 0.004
+"""How softly lips meet: 0.4 mm."""
+
 
 class FeatureProjection(nn.Module):
     """Fixed principal components of each encoder block, set from the training rows; not trained."""
@@ -30,6 +33,14 @@ class FeatureProjection(nn.Module):
         return torch.einsum("...bw,bwc->...bc", blocks - self.mean, self.matrix).flatten(-2)
 
 
+def _silent_layer(n_inputs: int, n_outputs: int) -> nn.Linear:
+    """A last layer that starts at 0: motion is small, and a random start would drown it."""
+    layer = nn.Linear(n_inputs, n_outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class ConvolutionalMember(nn.Module):
     """Dilated residual convolutions over time."""
 
@@ -41,7 +52,7 @@ class ConvolutionalMember(nn.Module):
             for d in config.dilations
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.leave = nn.Linear(config.hidden, len(config.units))
+        self.leave = _silent_layer(config.hidden, len(config.units))
 
     def forward(self, components: Tensor) -> Tensor:
         """``[B, T, C]`` to ``[B, T, U]``."""
@@ -59,7 +70,7 @@ class RecurrentMember(nn.Module):
         self.enter = nn.Linear(config.n_components, config.hidden)
         self.recurrent = nn.GRU(config.hidden, config.recurrent_hidden, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(config.dropout)
-        self.leave = nn.Linear(2 * config.recurrent_hidden, len(config.units))
+        self.leave = _silent_layer(2 * config.recurrent_hidden, len(config.units))
 
     def forward(self, components: Tensor) -> Tensor:
         """``[B, T, C]`` to ``[B, T, U]``."""
@@ -86,6 +97,28 @@ class LinearMember(nn.Module):
         return self.filter(components.transpose(1, 2)).transpose(1, 2)
 
 
+def stretch(units: Tensor, gain: Tensor, center: Tensor, opening_effect: Tensor, opening_floor: Tensor) -> Tensor:
+    """Undo regression's shrinkage, without pushing the lips through each other.
+
+    Motion is stretched about its mean; where the lips would then close further than lips can, the units are moved back
+    by the least change that helps.
+
+    Args:
+        units: ``[..., U]`` mean prediction.
+        gain: ``[U]``.
+        center: ``[U]`` mean of predictions in speech.
+        opening_effect: ``[U]`` lip opening, dm, that one unit adds.
+        opening_floor: scalar, dm over the mouth at rest (a little negative).
+
+    Returns:
+        ``[..., U]``, differentiable in ``units``.
+    """
+    natural = center + gain * (units - center)
+    excess = opening_floor - natural @ opening_effect
+    push_back = LIP_SOFTNESS_DM * functional.softplus(excess / LIP_SOFTNESS_DM)
+    return natural + push_back[..., None] * opening_effect / opening_effect.square().sum().clamp_min(1e-12)
+
+
 class Audio2Motion(nn.Module):
     """Speech features to expression coefficients.
 
@@ -99,6 +132,7 @@ class Audio2Motion(nn.Module):
     gain: Tensor
     center: Tensor
     opening_effect: Tensor
+    opening_floor: Tensor
 
     def __init__(self, config: Audio2MotionConfig, columns: Tensor, n_expression: int) -> None:
         super().__init__()
@@ -119,6 +153,9 @@ class Audio2Motion(nn.Module):
         self.register_buffer("center", torch.zeros(len(config.units)))
         # dm of lip opening that one unit adds, to first order; kept so that closures can be found without a face model
         self.register_buffer("opening_effect", torch.zeros(n_expression))
+        # what the lips of people at rest still close by in speech, dm: stretched motion must not push them through
+        # each other
+        self.register_buffer("opening_floor", torch.tensor(-1e3))
 
     def member_deviations(self, components: Tensor, noise: torch.Generator | None = None) -> list[Tensor]:
         """Each trained member's answer, without gain.
@@ -158,7 +195,8 @@ class Audio2Motion(nn.Module):
 
     def stretched(self, units: Tensor) -> Tensor:
         """``unit_deviations`` in natural size, in the face model's columns: ``[..., U]`` to ``[..., E]``."""
-        natural = self.center + self.gain * (units - self.center)
+        effect = self.opening_effect[self.columns]
+        natural = stretch(units, self.gain, self.center, effect, self.opening_floor)
         full = natural.new_zeros(*natural.shape[:-1], self.n_expression)
         return full.index_copy(-1, self.columns, natural)
 

@@ -18,14 +18,17 @@ class A2MLossConfig:
         gap_weight: of the vectors between upper and lower lip and between the corners, against the lip points.
         coefficient_weight: of the units' own errors.
         silence_weight: of rows without speech; the gate closes the mouth there anyway.
-        amplitude_power: 1 trains on motion relative to each clip's own size of motion, 0 on absolute motion.
+        relative_motion: train on each unit's motion relative to its own mean and spread in the clip (given the mean
+            and median over clips), else on absolute deviations.
+        clip_length_power: 0 weighs all rows alike, 1 all clips alike.
     """
 
     velocity_weight: float = 1.0
     gap_weight: float = 3.0
     coefficient_weight: float = 0.5
     silence_weight: float = 0.5
-    amplitude_power: float = 1.0
+    relative_motion: bool = True
+    clip_length_power: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class AudioToMotionTaskConfig:
     Attributes:
         clips: folder of prepared talking clips; relative paths lie below the repository.
         max_updates: steps of each training. batch_windows, window_rows: rows seen in a step.
-        lr: peak of the one-cycle rate (AdamW). weight_decay: of AdamW.
+        lr: peak of the learning rate (AdamW). weight_decay: of AdamW.
         ridge_penalty: of the linear member, in units of a component's mean square times the number of rows.
         n_folds: cross-validation over speakers before the final training on everything; 0 leaves it (and the gain
             it gives) out. fold_seed: order in which speakers are dealt out.

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
-from modules.audio2motion.model import Audio2Motion
+from modules.audio2motion.model import Audio2Motion, stretch
 from modules.audio2motion.motion_space import apply_deviation
 from modules.commons.checkpoint import save_checkpoint
 from modules.commons.errors import ConfigError
@@ -28,7 +28,6 @@ from tasks.audio2motion.dataset_utils import TrainingClip, load_clips, speaker_f
 from tasks.audio2motion.evaluation import (
     ClipScores,
     mouth_measures,
-    predict_units,
     score,
     score_direct_ridge,
     score_model,
@@ -46,18 +45,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Stretch of predicted motion about its mean, ``[U]`` each."""
+    """How predicted motion gets its natural size, see ``modules.audio2motion.model.stretch``; ``[U]`` and a scalar."""
 
-    gain: NDArray[np.float32]
-    center: NDArray[np.float32]
+    gain: Tensor
+    center: Tensor
+    opening_effect: Tensor
+    opening_floor: Tensor
+
+    def apply(self, units: Tensor) -> Tensor:
+        """``[..., U]`` to ``[..., U]``."""
+        return stretch(units, self.gain, self.center, self.opening_effect, self.opening_floor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossValidation:
-    """Held-out predictions ``[T, E]`` (gain 1) and scores per clip; ``rows`` holds what they are compared with."""
+    """Held-out predictions ``[T, U]``, not stretched, per clip; ``rows`` holds what they are compared with."""
 
-    clips: Sequence[TrainingClip]
-    predictions: list[NDArray[np.float32]]
+    clips: list[TrainingClip]
+    predictions: list[Tensor]
     rows: dict[str, list[ClipScores]]
 
 
@@ -83,17 +88,17 @@ def train(config: AudioToMotionTaskConfig, out_dir: Path, progress: Progress, *,
             "run data_gen/runs/build_av_corpus.py again"
         )
     material = make_material(clips, face_model, config)
-    columns = material.columns.numpy()
     calibration, table = None, {}
     if config.n_folds:
         validation = cross_validate(material, face_model, config, work_dir, progress)
-        calibration = calibrate(validation, columns, face_model, config.spread_target)
-        table = report(validation, calibration, columns, face_model)
+        calibration = calibrate(validation, material, face_model, config.spread_target)
+        table = report(validation, calibration, material, face_model)
     model = fit_model(material, config, work_dir / "final", progress, "train on all speakers")
-    if calibration is not None:
-        model.gain.copy_(torch.from_numpy(calibration.gain))
-        model.center.copy_(torch.from_numpy(calibration.center))
     model.opening_effect.copy_(opening_effect(face_model))
+    if calibration is not None:
+        model.gain.copy_(calibration.gain)
+        model.center.copy_(calibration.center)
+        model.opening_floor.copy_(calibration.opening_floor)
     write_checkpoint(out_dir, model, config, clips, table)
 
 
@@ -103,8 +108,8 @@ def cross_validate(
     """Train once per fold without its speakers, then predict them."""
     folds = speaker_folds(material.clips, config.n_folds, config.fold_seed)
     clips: list[TrainingClip] = []
-    predictions: list[NDArray[np.float32]] = []
-    rows: dict[str, list[ClipScores]] = {"ridge on the measures": [], "model, wrong sound": []}
+    predictions: list[Tensor] = []
+    compared: dict[str, list[ClipScores]] = {"ridge on the measures": [], "model, wrong sound": []}
     for fold in range(config.n_folds):
         held_out = [clip for clip in material.clips if folds[clip.speaker] == fold]
         if not held_out:
@@ -112,60 +117,64 @@ def cross_validate(
         training = material.subset([folds[clip.speaker] != fold for clip in material.clips])
         name = f"fold {fold + 1} of {config.n_folds}"
         model = fit_model(training, config, work_dir / f"fold{fold}", progress, name)
-        clips += held_out
-        predictions += [predict_units(model, clip) for clip in held_out]
         testing = material.subset([folds[clip.speaker] == fold for clip in material.clips])
         components = project_clips(model, testing)
-        rows["ridge on the measures"] += score_direct_ridge(training, held_out, components, model, face_model, config)
-        rows["model, wrong sound"] += score_model(model, held_out, face_model, wrong_sound=True)
-    return CrossValidation(clips, predictions, rows)
+        clips += held_out
+        with torch.no_grad():
+            predictions += [model.unit_deviations(rows[:1])[0] for rows in components]
+        compared["ridge on the measures"] += score_direct_ridge(
+            training, held_out, components, model, face_model, config
+        )
+        compared["model, wrong sound"] += score_model(model, held_out, face_model, wrong_sound=True)
+    return CrossValidation(clips, predictions, compared)
 
 
 def calibrate(
-    validation: CrossValidation, columns: NDArray[np.int64], face_model: FaceModel, spread_target: float
+    validation: CrossValidation, material: Material, face_model: FaceModel, spread_target: float
 ) -> Calibration:
     """The gain with which held-out lips open and shut as far as the true ones (in the median over clips).
 
     One gain serves all units: per-unit gains would blow up those that sound says little about.
     """
-    speech = [p[clip.clip.is_speech & clip.clip.valid] for p, clip in zip(*_pairs(validation), strict=True)]
-    center = np.concatenate(speech).mean(axis=0)[columns]
+    effect = opening_effect(face_model)[material.columns]
+    # Lips at rest are the least open fifth of a clip; what is rarer than 3 % below that is noise of the fit.
+    floor = torch.stack([torch.quantile(targets @ effect, 0.03) for targets in material.targets]).median()
+    speech = [
+        units[torch.from_numpy(clip.clip.is_speech & clip.clip.valid)]
+        for units, clip in zip(validation.predictions, validation.clips, strict=True)
+    ]
+    center = torch.cat(speech).mean(dim=0)
     low, high = 0.5, 4.0
-    for _ in range(20):
+    for _ in range(12):
         gain = (low + high) / 2
-        candidate = Calibration(np.full(len(columns), gain, np.float32), center.astype(np.float32))
-        spreads = [s.spread[0] for s in score_predictions(validation, candidate, columns, face_model)]
-        low, high = (gain, high) if np.median(spreads) < spread_target else (low, gain)
-    return candidate
+        calibration = Calibration(torch.full_like(center, gain), center, effect, floor)
+        scores = score_predictions(validation, calibration, material.columns, face_model)
+        low, high = (gain, high) if np.median([s.spread[0] for s in scores]) < spread_target else (low, gain)
+    return calibration
 
 
 def score_predictions(
-    validation: CrossValidation, calibration: Calibration, columns: NDArray[np.int64], face_model: FaceModel
+    validation: CrossValidation, calibration: Calibration, columns: Tensor, face_model: FaceModel
 ) -> list[ClipScores]:
     """Held-out scores with a calibration applied."""
     scores = []
-    for prediction, clip in zip(*_pairs(validation), strict=True):
-        stretched = prediction.copy()
-        units = prediction[:, columns]
-        stretched[:, columns] = calibration.center + calibration.gain * (units - calibration.center)
-        measured = mouth_measures(apply_deviation(clip.rest, stretched), clip, face_model)
+    for units, clip in zip(validation.predictions, validation.clips, strict=True):
+        deviation = np.zeros_like(clip.clip.expression)
+        deviation[:, columns.numpy()] = calibration.apply(units).numpy()
+        measured = mouth_measures(apply_deviation(clip.rest, deviation), clip, face_model)
         scores.append(score(clip, measured, tracked_measures(clip, face_model)))
     return scores
 
 
-def _pairs(validation: CrossValidation) -> tuple[list[NDArray[np.float32]], Sequence[TrainingClip]]:
-    return validation.predictions, validation.clips
-
-
 def report(
-    validation: CrossValidation, calibration: Calibration, columns: NDArray[np.int64], face_model: FaceModel
+    validation: CrossValidation, calibration: Calibration, material: Material, face_model: FaceModel
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Table of the model card: row → measure → figures."""
     fitted = [
         score(clip, mouth_measures(clip.clip.expression, clip, face_model), tracked_measures(clip, face_model))
         for clip in validation.clips
     ]
-    rows = {"model": score_predictions(validation, calibration, columns, face_model), **validation.rows}
+    rows = {"model": score_predictions(validation, calibration, material.columns, face_model), **validation.rows}
     rows["fit itself (ceiling of the coefficients)"] = fitted
     for row in rows["model"]:
         logger.info("%-60s r %s spread %s", row.name, row.correlation.round(2), row.spread.round(2))
@@ -199,5 +208,5 @@ def write_checkpoint(
     logger.info("%s: %s", out_dir, json.dumps(table.get("model", {})))
 
 
-def _small(value: torch.Tensor) -> torch.Tensor:
+def _small(value: Tensor) -> Tensor:
     return value.half() if value.dtype == torch.float32 and value.numel() > 1000 else value
