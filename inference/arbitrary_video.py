@@ -22,19 +22,25 @@ from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.summary import AreaMeter, RunSummary
 from modules.commons.config import load_config
-from modules.commons.errors import ConfigError, OutputError
+from modules.commons.errors import ConfigError, OutputError, VideoReadError
 from modules.commons.progress import Progress
-from modules.commons.workspace import VideoWorkspace
-from modules.face_model.model import Region
+from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
+from modules.face_model.model import FaceModel, Region
 from modules.structures.audio import AudioClip
 from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
 from modules.structures.masks import OcclusionMask
+from modules.structures.motion import MotionSequence
 from modules.video.colour import rgb_from_planes
 from modules.video.pipeline import decoding, encoding
 from modules.video.reader import VideoReader
 from modules.video.writer import EncodeConfig, VideoWriter
 
 logger = logging.getLogger(__name__)
+
+MEMORY_S = 1.6
+"""How far back colour is still felt: four time constants of the compositor."""
+MEMORY_STEP_S = 0.03
+"""Of faster video, not every frame is needed for that."""
 
 
 @dataclass(slots=True)
@@ -86,9 +92,13 @@ def video_id_of(path: Path, sha256: str) -> str:
     return f"{stem}-{sha256[:10]}"
 
 
-def predict_motion(job: ArbitraryJob, source: PreparedSource, speech: AudioClip) -> EditPlan:
-    """Speech to the new expression of every frame."""
-    motion = speech_motion(job, speech, source.face_model.version)
+def predict_motion(job: ArbitraryJob, speech: AudioClip) -> MotionSequence:
+    """Speech to motion; needs no video, so a wrong checkpoint is found out before minutes of preparing."""
+    return speech_motion(job, speech, FaceModel.load(FACE_MODEL_FILE).version)
+
+
+def plan_video(source: PreparedSource, motion: MotionSequence) -> EditPlan:
+    """The new expression of every frame of the video."""
     return plan_speech(source, motion, np.arange(len(source)), source.times_s)
 
 
@@ -125,6 +135,11 @@ class FrameEditor:
         """What stands in front of the face in frame ``row``, in frame space."""
         return occlusion_in(self.source, row, np.eye(3), (self.source.info.width, self.source.info.height))
 
+    def remember_colour(self, frame: Frame) -> None:
+        """Let the colour of ``frame`` count for a later one, as if the frames between had been edited too."""
+        self.compositor.composite_patch(frame, self.patch(frame.index), self.occlusion(frame.index))
+        self.last_row = None
+
     def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
         """The frame with new lips, the patch that was put in and what was kept in front of it."""
         row = frame.index
@@ -133,6 +148,19 @@ class FrameEditor:
         self.last_row = row
         patch, occlusion = self.patch(row), self.occlusion(row)
         return self.compositor.composite_patch(frame, patch, occlusion), patch, occlusion
+
+
+def colour_memory(times_s: NDArray[np.float64], edited: NDArray[np.bool_], row: int) -> list[int]:
+    """Rows before ``row`` whose matched colour still shows in it: a few of those edited without a break before it."""
+    breaks = np.flatnonzero(~edited[:row])
+    first = int(breaks[-1]) + 1 if len(breaks) else 0
+    chosen: list[int] = []
+    for near in range(row - 1, first - 1, -1):
+        if times_s[row] - times_s[near] > MEMORY_S:
+            break
+        if not chosen or times_s[chosen[-1]] - times_s[near] >= MEMORY_STEP_S:
+            chosen.append(near)
+    return chosen
 
 
 def preview_frame(job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan) -> Path:
@@ -144,10 +172,19 @@ def preview_frame(job: ArbitraryJob, source: PreparedSource, identity: Identity,
     wanted = job.preview or 0
     if wanted >= len(source):
         raise ConfigError(f"--preview {wanted}: {source.video} has {len(source)} frames, numbered from 0")
+    earlier = colour_memory(source.times_s, plan.edited, wanted) if plan.edited[wanted] else []
+    editor = FrameEditor(job, source, identity, plan)
+    frame = None
     with VideoReader(source.video) as reader:
-        frame = next(f for f in reader.frames() if f.index == wanted)
+        for frame in reader.frames():
+            if frame.index == wanted:
+                break
+            if frame.index in earlier:
+                editor.remember_colour(frame)
+    if frame is None or frame.index != wanted:
+        raise VideoReadError(f"{source.video} ends before frame {wanted}; copy it again")
     if plan.edited[wanted]:
-        frame = FrameEditor(job, source, identity, plan).edit(frame)[0]
+        frame = editor.edit(frame)[0]
     else:
         logger.warning("frame %d passes through: %s", wanted, plan.reasons[wanted])
     _write_png(job.preview_path, rgb_from_planes(frame))

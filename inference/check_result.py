@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from data_gen.utils.process_video.face_detector import FaceDetector, track_and_landmark
-from inference.arbitrary_video import PreparedSource, open_source, predict_motion
+from inference.arbitrary_video import PreparedSource, open_source, plan_video, predict_motion
 from inference.edit_plan import EditPlan
 from inference.jobs import ArbitraryJob
 from modules.commons.errors import ConfigError, GeneFaceError
@@ -69,7 +69,7 @@ def check_result(result: Path, strip: Path | None = None) -> ResultCheck:
     """
     job = job_of(result)
     source = open_source(job, silent)
-    plan = predict_motion(job, source, load_audio_16k(job.drv_aud))
+    plan = plan_video(source, predict_motion(job, load_audio_16k(job.drv_aud)))
     with VideoReader(result) as reader:
         _, found = track_and_landmark(reader.frames(), FaceLandmarker(), FaceDetector())
     count = min(len(found), len(source))

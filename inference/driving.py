@@ -17,7 +17,6 @@ from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
 from inference.jobs import SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
 from modules.audio2motion.motion_space import rest_expression
-from modules.commons.checkpoint import load_checkpoint
 from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE, VideoWorkspace
 from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
 from modules.structures.audio import AudioClip
@@ -81,17 +80,6 @@ def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: Video
         occlusion=OcclusionTable.load(workspace.hands),
         face_model=FaceModel.load(FACE_MODEL_FILE),
     )
-
-
-def check_checkpoints(options: SpeechOptions) -> None:
-    """Find out now that a checkpoint cannot be read, not after minutes of preparing.
-
-    Raises:
-        CheckpointError: one of those the job will use is missing or corrupt.
-    """
-    if options.head_ckpt is not None:
-        load_checkpoint(options.head_ckpt, parts={"model"})
-    load_checkpoint(options.a2m_ckpt or AUDIO2MOTION_DIR, parts={"model"})
 
 
 def speech_motion(options: SpeechOptions, speech: AudioClip, face_model_version: str) -> MotionSequence:

@@ -27,7 +27,6 @@ from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import DebugStrips, final_alpha
 from inference.driving import (
     PreparedSource,
-    check_checkpoints,
     end_rays_at,
     occlusion_in,
     plan_speech,
@@ -88,14 +87,13 @@ class GeneFace2Infer:
         job = inp if isinstance(inp, ClassicJob) else ClassicJob.from_mapping(inp)
         timer = StageTimer()
         with timer.stage("listen"):
-            check_checkpoints(job)
             speech = load_audio_16k(job.drv_aud)
         with timer.stage("person"):
             source = open_person_clip(job.head_ckpt)
             rows = pose_rows(job.drv_pose, source.times_s, _frame_count(speech))
         with timer.stage("motion"):
             motion = speech_motion(job, speech, source.face_model.version)
-            plan = plan_speech(source, motion, rows, np.arange(len(rows)) / FRAME_RATE)
+        plan = plan_speech(source, motion, rows, np.arange(len(rows)) / FRAME_RATE)
         with timer.stage("render"):
             self._write(job, source, rows, plan)
         logger.info("%s: %d frames, new lips in %d", job.out_name, len(rows), int(plan.edited.sum()))

@@ -22,13 +22,14 @@ from inference.arbitrary_video import (
     edit_video,
     find_or_train_identity,
     open_source,
+    plan_video,
     predict_motion,
     preview_frame,
     summarise,
 )
-from inference.driving import check_checkpoints
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
+from modules.commons.checkpoint import load_checkpoint
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent
@@ -64,15 +65,15 @@ class GeneFace2InferArbitrary:
         job = inp if isinstance(inp, ArbitraryJob) else ArbitraryJob.from_mapping(inp)
         timer = StageTimer()
         with timer.stage("listen"):
-            check_checkpoints(job)
-            training_config("", job.config, job.device, Path())
+            check_inputs(job)
             speech = load_audio_16k(job.drv_aud)
+        with timer.stage("motion"):
+            motion = predict_motion(job, speech)
         with timer.stage("prepare"):
             source = open_source(job, self.progress)
         with timer.stage("identity"):
             identity = find_or_train_identity(job, source, self.progress)
-        with timer.stage("motion"):
-            plan = predict_motion(job, source, speech)
+        plan = plan_video(source, motion)
         if job.preview is not None:
             with timer.stage("preview"):
                 return preview_frame(job, source, identity, plan)
@@ -85,6 +86,17 @@ class GeneFace2InferArbitrary:
             summary.frames,
         )  # fmt: skip
         return job.out_name
+
+
+def check_inputs(job: ArbitraryJob) -> None:
+    """Find out now what would only show after minutes of preparing.
+
+    Raises:
+        GeneFaceError: the person's checkpoint or the preset cannot be read.
+    """
+    if job.head_ckpt is not None:
+        load_checkpoint(job.head_ckpt, parts={"model"})
+    training_config("", job.config, job.device, Path())
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:

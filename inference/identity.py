@@ -12,13 +12,15 @@ from modules.commons.device import pick_device
 from modules.commons.errors import CheckpointError, ConfigError
 from modules.commons.progress import Progress
 from modules.commons.workspace import EGS, IDENTITIES
-from modules.radnerfs.person import single_code
 from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.radnerfs.radnerf import train
 
 logger = logging.getLogger(__name__)
 
 PRESETS = EGS / "egs_bases" / "radnerf"
+
+SIZES_FROM_CLIP = ("position_grid", "individual_embedding_num")
+"""What training sets by the clip, whatever the preset says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,10 @@ def _was_trained_with(checkpoint: Path, config: RADNeRFTaskConfig) -> bool:
         saved = load_any(checkpoint / "config.yaml")
     except ConfigError:
         return False
-    return saved == replace(config, radnerf=single_code(config.radnerf))
+    if not isinstance(saved, RADNeRFTaskConfig):
+        return False
+    from_clip = {name: getattr(saved.radnerf, name) for name in SIZES_FROM_CLIP}
+    return saved == replace(config, radnerf=replace(config.radnerf, **from_clip))
 
 
 def training_config(video_id: str, preset: Path | None, device: str, data_root: Path) -> RADNeRFTaskConfig:

@@ -24,10 +24,8 @@ Job = TypeVar("Job", bound="ArbitraryJob | ClassicJob")
 
 
 class SpeechOptions(Protocol):
-    """Whose motion it is and how speech becomes it; every job has these."""
+    """How speech becomes motion; every job has these."""
 
-    @property
-    def head_ckpt(self) -> Path | None: ...
     @property
     def a2m_ckpt(self) -> Path | None: ...
     @property
