@@ -63,7 +63,7 @@ def columns_of(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]
 
 
 def speech_envelope(
-    is_speech: NDArray, rate_hz: float, attack_s: float = 0.06, release_s: float = 0.16
+    is_speech: NDArray, rate_hz: float, attack_s: float = 0.12, release_s: float = 0.16
 ) -> NDArray[np.float32]:
     """Soft gate 0..1 of a speech flag ``[T]``: cosine ramps of ``attack_s`` before and ``release_s`` after speech.
 

@@ -68,5 +68,5 @@ def test_envelope_is_one_in_speech_and_zero_soon_after():
     flags[30:60] = True
     envelope = speech_envelope(flags, 50.0)
     assert (envelope[30:60] == 1.0).all()
-    assert (envelope[:27] == 0.0).all() and (envelope[68:] == 0.0).all()
-    assert np.abs(np.diff(envelope)).max() <= 0.55
+    assert (envelope[:24] == 0.0).all() and (envelope[68:] == 0.0).all()
+    assert np.abs(np.diff(envelope)).max() <= 0.3
