@@ -15,7 +15,8 @@ class A2MLossConfig:
 
     Attributes:
         velocity_weight: of the error in row-to-row differences, against the error itself.
-        gap_weight: of the vectors between upper and lower lip and between the corners, against the lip points.
+        gap_weight: of the vectors between upper and lower lip, against the lip points (each relative to its spread).
+        width_weight: of the vector between the corners, likewise.
         coefficient_weight: of the units' own errors.
         silence_weight: of rows without speech; the gate closes the mouth there anyway.
         relative_motion: train on each unit's motion relative to its own mean and spread in the clip (given the mean
@@ -24,7 +25,8 @@ class A2MLossConfig:
     """
 
     velocity_weight: float = 1.0
-    gap_weight: float = 3.0
+    gap_weight: float = 1.0
+    width_weight: float = 1.0
     coefficient_weight: float = 0.5
     silence_weight: float = 0.5
     relative_motion: bool = True

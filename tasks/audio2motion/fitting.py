@@ -22,7 +22,7 @@ from modules.face_model.model import FaceModel
 from tasks.audio2motion.closed_form import RidgeRows, principal_components, ridge_filter
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
 from tasks.audio2motion.dataset_utils import TrainingClip, WindowSampler
-from tasks.audio2motion.losses import LipLoss, lip_effect
+from tasks.audio2motion.losses import LipEffect, LipLoss, lip_effect
 from tasks.hooks import CallHook, ProgressHook, ScalarHook
 from tasks.trainer import Trainer
 
@@ -35,7 +35,7 @@ class Material:
 
     clips: Sequence[TrainingClip]
     columns: Tensor
-    effect: Tensor
+    effect: LipEffect
     targets: list[Tensor]
     weights: list[Tensor]
     n_expression: int
@@ -56,7 +56,7 @@ class Material:
 def make_material(clips: Sequence[TrainingClip], face_model: FaceModel, config: AudioToMotionTaskConfig) -> Material:
     """Targets and weights of clips."""
     columns = columns_of(face_model.expression_names, config.model.units)
-    effect = lip_effect(face_model, torch.from_numpy(columns), config.loss.gap_weight)
+    effect = lip_effect(face_model, torch.from_numpy(columns))
     targets = [torch.from_numpy(clip.deviation(columns)) for clip in clips]
     if config.loss.relative_motion:
         targets = relative_motion(targets)
