@@ -111,7 +111,8 @@ def pose_rows(drv_pose: str, times_s: NDArray[np.float64], n_frames: int) -> NDA
     elapsed = np.arange(n_frames) / FRAME_RATE
     there_and_back = length_s - np.abs(length_s - elapsed % (2 * length_s))
     halfway = (stretch[1:] + stretch[:-1]) / 2
-    return first + np.searchsorted(halfway, there_and_back).astype(np.int64)
+    # of two frames equally near the earlier one, whatever the rounding says
+    return first + np.searchsorted(halfway, there_and_back - 1e-6).astype(np.int64)
 
 
 def portrait_crops(metadata: CropMetadata) -> CropMetadata:
