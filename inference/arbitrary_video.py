@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
-from inference.driving import PreparedSource, end_rays_at, load_source, occlusion_in, plan_speech, speech_motion
+from inference.driving import (
+    PreparedSource,
+    end_rays_at,
+    load_source,
+    occlusion_in,
+    plan_speech,
+    speech_motion,
+    speech_track,
+)
 from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
 from inference.identity import Identity, find_identity, train_identity, training_config
@@ -203,11 +211,12 @@ def edit_video(
         logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
     quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
     job.out_name.parent.mkdir(parents=True, exist_ok=True)
+    sound = speech_track(job.drv_aud, source.video)
     debug = DebugStrips(job.out_name) if job.debug else None
     with (
         _MaskWriter(job, source.info) as masks,
         VideoReader(source.video) as reader,
-        VideoWriter(job.out_name, source.info, quality=quality, audio=job.drv_aud) as writer,
+        VideoWriter(job.out_name, source.info, quality=quality, audio=sound) as writer,
         decoding(reader) as decoded,
         encoding(writer) as encoded,
     ):
@@ -307,7 +316,7 @@ def _write_png(path: Path, rgb: NDArray) -> None:
 
 def summarise(
     job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan, record: EditRecord,
-    seconds: dict[str, float],
+    seconds: dict[str, float], warnings: list[str],
 ) -> RunSummary:  # fmt: skip
     """The record of a finished job."""
     passed = {reason: n for reason, n in plan.counts().items() if reason != "edited"}
@@ -328,4 +337,5 @@ def summarise(
         edited_area_share=round(record.area.mean_px / (source.info.width * source.info.height), 5),
         landmark_error_percent=round(100 * float(np.nanmean(residual)), 2) if len(residual) else float("nan"),
         seconds_per_stage={name: round(value, 2) for name, value in seconds.items()},
+        warnings=list(warnings),
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ from modules.structures.frames import VideoInfo
 from modules.structures.landmarks import FACE_OVAL, Landmarks2D, lip_opening
 from modules.structures.masks import OcclusionMask, OcclusionTable
 from modules.structures.motion import MotionSequence
+from modules.video.reader import VideoReader
+from modules.video.sound import AudioTrack
 
 MOUTH_ROWS = np.array([ARKIT_NAMES.index(name) for name in MOUTH_UNITS])
 SMILE_ROWS = np.array(
@@ -125,6 +129,25 @@ def source_motion(source: PreparedSource, rows: NDArray[np.int64], times_s: NDAr
         residual=residual[rows],
         rest=rest_expression(source.coeffs.expression[seen], opening[seen]),
     )
+
+
+def speech_track(speech: Path, video: Path | None = None) -> AudioTrack:
+    """The new speech as the sound of an output whose picture begins as that of ``video`` (at 0 when None).
+
+    Motion is predicted on the clock of the speech file, in which sound may begin late (a video's often does); it must
+    begin as late after the output's first frame.
+    """
+    with av.open(str(speech)) as container:
+        stream = container.streams.audio[0]
+        begins_s = Fraction(stream.start_time or 0) * (stream.time_base or 1)
+        late_s = begins_s - Fraction(container.start_time or 0, av.time_base)
+    if late_s <= 0:
+        return AudioTrack(speech)
+    picture_s = Fraction(0)
+    if video is not None:
+        with VideoReader(video) as reader:
+            picture_s = next(reader.frames()).time_s
+    return AudioTrack(speech, start_s=max(picture_s + late_s, Fraction(0)))
 
 
 def end_rays_at(renderer: IdentityRenderer, threshold: float) -> None:

@@ -31,6 +31,7 @@ from inference.driving import (
     occlusion_in,
     plan_speech,
     speech_motion,
+    speech_track,
 )
 from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
@@ -107,7 +108,7 @@ class GeneFace2Infer:
         with tempfile.TemporaryDirectory(prefix="lipsync-crops-") as folder:
             store = CropStore.fill(source, painter.crops, rows, Path(folder), self.progress)
             with (
-                VideoWriter(job.out_name, portrait_info(source.video), audio=job.drv_aud) as writer,
+                VideoWriter(job.out_name, portrait_info(source.video), audio=speech_track(job.drv_aud)) as writer,
                 encoding(writer) as encoded,
             ):
                 for index, row in enumerate(rows.tolist()):

@@ -29,6 +29,7 @@ from inference.arbitrary_video import (
 )
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
+from inference.summary import collected_warnings
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
@@ -63,6 +64,11 @@ class GeneFace2InferArbitrary:
             GeneFaceError: the input is unusable; the message is one clear sentence and nothing half-written stays.
         """
         job = inp if isinstance(inp, ArbitraryJob) else ArbitraryJob.from_mapping(inp)
+        with collected_warnings() as warnings:
+            return self._run(job, warnings)
+
+    def _run(self, job: ArbitraryJob, warnings: list[str]) -> Path:
+        """The stages, in order."""
         timer = StageTimer()
         with timer.stage("listen"):
             check_inputs(job)
@@ -79,7 +85,7 @@ class GeneFace2InferArbitrary:
                 return preview_frame(job, source, identity, plan)
         with timer.stage("edit"):
             record = edit_video(job, source, identity, plan, speech, self.progress)
-        summary = summarise(job, source, identity, plan, record, timer.seconds)
+        summary = summarise(job, source, identity, plan, record, timer.seconds, warnings)
         summary.write(job.summary_path)
         logger.info(
             "%s: %d of %d frames edited, the rest are the source's own", job.out_name, summary.frames_edited,

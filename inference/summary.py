@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SUMMARY_SCHEMA = "lipsync-summary/1"
+
+
+class _WarningCollector(logging.Handler):
+    """Keeps the text of each warning once, in order."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.texts:
+            self.texts.append(text)
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """What is warned of meanwhile, for the record of the run."""
+    collector = _WarningCollector()
+    root = logging.getLogger()
+    root.addHandler(collector)
+    try:
+        yield collector.texts
+    finally:
+        root.removeHandler(collector)
 
 
 @dataclass(slots=True)

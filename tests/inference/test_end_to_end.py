@@ -2,6 +2,7 @@
 
 import json
 import time
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import open_source, plan_video, predict_motion
 from inference.check_result import driving_opening
+from inference.driving import speech_track
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary, main
 from inference.identity import find_identity, training_config
 from inference.jobs import ArbitraryJob
@@ -20,6 +22,8 @@ from modules.structures.audio import AudioClip
 from modules.structures.landmarks import lip_opening
 from modules.video.colour import chroma_alpha, rgb_from_planes
 from modules.video.reader import VideoReader
+from modules.video.sound import AudioTrack
+from modules.video.writer import VideoWriter
 from tests.support.synthetic_video import read_audio
 from tests.support.tiny_run import (
     FRAMES,
@@ -117,6 +121,31 @@ def test_the_sound_is_the_new_speech_in_its_place(run, pictures):
     assert np.corrcoef(clock[:length], spoken[:length])[0, 1] > 0.98
 
 
+def test_sound_that_begins_late_in_its_file_begins_as_late_in_the_result(run, tmp_path):
+    """Motion is predicted on the file's clock, so the sound must stay on it."""
+    late_s = Fraction(2, 5)
+    with VideoReader(run.clip) as reader:
+        begins_s = next(reader.frames()).time_s
+    speech = tmp_path / "late.mp4"
+    write_with_sound(run.clip, speech, AudioTrack(run.speech, start_s=begins_s + late_s))
+    heard_on = load_audio_16k(speech).samples
+    onset_s = float(np.argmax(np.abs(heard_on) > 0.02)) / 16000
+    track = speech_track(speech, run.clip)
+    assert track.start_s is not None and abs(track.start_s - begins_s - late_s) < 0.07  # the coder fills in 64 ms
+    write_with_sound(run.clip, tmp_path / "out.mp4", track)
+    samples, rate, start_s = read_audio(tmp_path / "out.mp4")
+    onset_in_result_s = start_s + float(np.argmax(np.abs(samples) > 0.02)) / rate - float(begins_s)
+    assert onset_s > late_s and onset_in_result_s == pytest.approx(onset_s, abs=0.004)
+    assert speech_track(run.speech, run.clip) == AudioTrack(run.speech)
+
+
+def write_with_sound(clip, target, track):
+    """The frames of a clip with another sound."""
+    with VideoReader(clip) as reader, VideoWriter(target, reader.info, audio=track) as writer:
+        for frame in reader.frames():
+            writer.write(frame)
+
+
 def test_the_record_of_the_run(run, pictures, summary):
     assert summary["schema"] == SUMMARY_SCHEMA
     assert summary["src_video"] == str(run.clip) and summary["drv_aud"] == str(run.speech)
@@ -128,6 +157,7 @@ def test_the_record_of_the_run(run, pictures, summary):
     assert summary["frames_edited"] + sum(summary["frames_passed_through"].values()) == COUNT
     assert summary["frames_with_hand"] > 0
     assert 150 < summary["face_height_px"] < 330
+    assert any("Matroska" in text for text in summary["warnings"]), "what was warned of is on record"
     assert 0 < summary["landmark_error_percent"] < 4
     assert {"listen", "prepare", "identity", "motion", "edit"} <= set(summary["seconds_per_stage"])
     assert sorted(p.name for p in run.out.parent.iterdir() if p.name.startswith(("out.mp4", "masks", "."))) == [
@@ -196,6 +226,7 @@ def test_silence_is_said_and_keeps_the_lips_shut(run, tmp_path):
         source = open_source(job, silent)
         plan = plan_video(source, predict_motion(job, load_audio_16k(silence)))
     assert [text for level, text in said if level == "WARNING" and "silent" in text]
+    assert not list(tmp_path.glob("*.json")), "a preview has no record"
     driven = driving_opening(source, plan)  # of every frame, whether its edit is shown or not
     own = lip_opening(source.landmarks.points[source.landmarks.valid])
     assert driven.max() < max(0.02, own.min() + 0.02) and np.ptp(driven) < 0.01
