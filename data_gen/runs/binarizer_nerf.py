@@ -111,7 +111,7 @@ def usable_frames(
 
 def steady_coverage(coverage: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
     """Largest coverage within ``reach`` frames: where a hand was seen, frames without one are not believed."""
-    return maximum_filter1d(coverage, 2 * reach + 1, mode="constant")
+    return np.asarray(maximum_filter1d(coverage, 2 * reach + 1, mode="constant"), np.float32)
 
 
 def choose_rows(

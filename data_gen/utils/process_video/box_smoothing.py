@@ -6,7 +6,6 @@ import numpy as np
 from filterpy.common import Q_discrete_white_noise
 from filterpy.kalman import KalmanFilter
 from numpy.typing import NDArray
-from scipy.linalg import block_diag
 
 MEASUREMENT_STD = 0.01
 """Noise of one box edge over the face size; landmark boxes jitter about this much."""
@@ -69,11 +68,11 @@ def _smooth_piece(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:
 def _constant_velocity_filter(start: NDArray) -> KalmanFilter:
     """State: position and velocity of centre x, centre y, log width, log height, in face sizes per frame."""
     kalman = KalmanFilter(dim_x=8, dim_z=4)
-    kalman.F = block_diag(*[np.array([[1.0, 1.0], [0.0, 1.0]])] * 4)
+    kalman.F = np.kron(np.eye(4), np.array([[1.0, 1.0], [0.0, 1.0]]))
     kalman.H = np.kron(np.eye(4), np.array([[1.0, 0.0]]))
     kalman.R = np.eye(4) * MEASUREMENT_STD**2
-    kalman.Q = block_diag(*[Q_discrete_white_noise(dim=2, dt=1.0, var=ACCELERATION_STD**2)] * 4)
-    kalman.P = block_diag(*[np.diag([MEASUREMENT_STD**2, 0.01])] * 4)
+    kalman.Q = np.kron(np.eye(4), Q_discrete_white_noise(dim=2, dt=1.0, var=ACCELERATION_STD**2))
+    kalman.P = np.kron(np.eye(4), np.diag([MEASUREMENT_STD**2, 0.01]))
     kalman.x = np.stack([start, np.zeros(4)], axis=1).reshape(8)
     return kalman
 

@@ -43,4 +43,4 @@ def _thumbnail(frame: Frame) -> NDArray[np.float32]:
     luma = frame.planes[0]
     step = max(1, min(luma.shape[0] // 72, luma.shape[1] // 128))
     small = cv2.resize(np.ascontiguousarray(luma[::step, ::step]), THUMBNAIL_WH, interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / (1 << (frame.layout.bit_depth - 8))
+    return np.asarray(small, np.float32) / np.float32(1 << (frame.layout.bit_depth - 8))
