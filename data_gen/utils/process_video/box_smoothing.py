@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from filterpy.common import Q_discrete_white_noise
 from filterpy.kalman import KalmanFilter
@@ -67,7 +69,7 @@ def _smooth_piece(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:
 
 def _constant_velocity_filter(start: NDArray) -> KalmanFilter:
     """State: position and velocity of centre x, centre y, log width, log height, in face sizes per frame."""
-    kalman = KalmanFilter(dim_x=8, dim_z=4)
+    kalman: Any = KalmanFilter(dim_x=8, dim_z=4)  # filterpy's inferred types know only its initial zeros
     kalman.F = np.kron(np.eye(4), np.array([[1.0, 1.0], [0.0, 1.0]]))
     kalman.H = np.kron(np.eye(4), np.array([[1.0, 0.0]]))
     kalman.R = np.eye(4) * MEASUREMENT_STD**2
