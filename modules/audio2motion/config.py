@@ -30,8 +30,8 @@ class Audio2MotionConfig:
     block_width: int = 384
     bottleneck: int = 96
     units: tuple[str, ...] = MOUTH_UNITS
-    convolutional: int = 2
-    recurrent: int = 2
+    convolutional: int = 1
+    recurrent: int = 1
     linear_reach: int = 3
     linear_step: int = 2
     hidden: int = 48

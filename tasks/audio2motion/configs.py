@@ -51,9 +51,9 @@ class AudioToMotionTaskConfig:
     task: Literal["audio2motion"] = "audio2motion"
     clips: Path = Path("data/audio2motion/clips")
     seed: int = 0
-    max_updates: int = 1500
-    batch_windows: int = 24
-    window_rows: int = 96
+    max_updates: int = 500
+    batch_windows: int = 28
+    window_rows: int = 88
     lr: float = 2e-3
     weight_decay: float = 0.01
     ridge_penalty: float = 1.0
@@ -61,8 +61,8 @@ class AudioToMotionTaskConfig:
     fold_seed: int = 0
     spread_target: float = 0.95
     log_interval: int = 50
-    state_interval: int = 500
-    threads: int = 2
+    state_interval: int = 100
+    threads: int = 1
     model: Audio2MotionConfig = field(default_factory=Audio2MotionConfig)
     loss: A2MLossConfig = field(default_factory=A2MLossConfig)
 

@@ -8,18 +8,15 @@ from typing import Any
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
 
 _SOURCES = (
-    ("LipNet__", "GRID sentences out of the LipNet repository", "GRID corpus: free for research, CC BY 4.0"),
-    ("PC-AVS__", "VoxCeleb2 excerpts out of the PC-AVS repository", "VoxCeleb: research use; rights with the makers"),
-    ("spectre__", "MEAD and LRS3 excerpts out of the SPECTRE repository", "MEAD, LRS3: non-commercial research"),
-    (
-        "SadTalker__",
-        "HDTF excerpts out of the SadTalker repository",
-        "HDTF: CC BY 4.0 annotations, media with the makers",
-    ),
-    ("2026_Spring_DSL", "political speeches out of a course repository", "none stated; broadcast material"),
-    ("video-retalking__", "examples of video-retalking", "Apache-2.0 repository, media with the makers"),
-    ("", "single clips out of other public repositories", "rights with their makers; some US government works"),
+    ("LipNet__", "LipNet's repository (GRID sentences)", "MIT (code); GRID corpus"),
+    ("PC-AVS__", "PC-AVS' repository (VoxCeleb2 excerpts)", "CC BY 4.0 repository; VoxCeleb2 media"),
+    ("spectre__", "SPECTRE's repository (MEAD and LRS3 samples)", "CC BY-NC-SA 4.0; MEAD and LRS3 media"),
+    ("SadTalker__", "SadTalker's repository (HDTF excerpts)", "Apache-2.0 repository; media from community users"),
+    ("2026_Spring_DSL", "a course's repository (political speeches)", "none stated"),
+    ("video-retalking__", "video-retalking's examples", "Apache-2.0 repository"),
+    ("", "single clips of other public repositories", "MIT, Apache-2.0, or none stated; some US government works"),
 )
+"""Start of a clip's name, where it comes from, what its repository says."""
 
 
 def model_card(config: AudioToMotionTaskConfig, facts: Mapping[str, Any], clip_names: Sequence[str]) -> str:
@@ -38,15 +35,16 @@ def model_card(config: AudioToMotionTaskConfig, facts: Mapping[str, Any], clip_n
 
 def _intro(config: AudioToMotionTaskConfig, facts: Mapping[str, Any]) -> str:
     model = config.model
-    members = f"{model.convolutional} convolutional + {model.recurrent} recurrent networks"
-    members += " + 1 ridge filter" if model.linear_reach >= 0 else ""
+    members = f"{model.convolutional} convolutional and {model.recurrent} recurrent network(s)"
+    members += ", 1 ridge filter" if model.linear_reach >= 0 else ""
     return f"""# Model card: audio → motion
 
 Speech to mouth motion of any speaker. Input: {facts["extractor"]} features at {facts["rate_hz"]:.0f} Hz
 ({model.n_features} values a row). Output: {len(model.units)} of {facts["n_expression"]} ARKit-style expression units,
-each as its **deviation from this person's mouth at rest**; silence is 0. {members}, averaged; motion is
-stretched about its mean by a gain measured on speakers left out, so that `mouth_amp` 1.0 opens the lips as far as
-people do.
+each as its **deviation from this person's mouth at rest**; silence is 0.
+Inside: {members}, averaged.
+Motion is stretched about its mean by a gain measured on speakers left out, so that `mouth_amp` 1.0 opens the lips as
+far as people do.
 
 Made by `bash scripts/train_audio2motion.sh`; the resolved configuration is `config.yaml`, figures are in
 `checkpoint.json`.
@@ -61,7 +59,7 @@ def _data(facts: Mapping[str, Any], clip_names: Sequence[str]) -> str:
         "tracked and fitted with this project;",
         "sound offsets corrected per clip. None of the media is part of this repository.",
         "",
-        "| source | clips | terms of the source |",
+        "| source | clips | licence of that repository (the media's rights lie with their makers) |",
         "|---|---|---|",
     ]
     left = list(clip_names)
@@ -87,13 +85,16 @@ def _accuracy(config: AudioToMotionTaskConfig, table: Mapping[str, Mapping[str, 
         "|---|" + "---|" * (2 * len(measures)),
     ]
     for name, row in table.items():
-        cells = [
-            f"{v['r_mean']:.3f} / {v['r_median']:.3f} [{v['r_low']:.2f}, {v['r_high']:.2f}] | {v['spread_median']:.2f}"
-            for v in row.values()
-        ]
+        cells = [_cell(figures) for figures in row.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", '"ridge on the measures" predicts each measure itself from the same features and folds.', ""]
     return "\n".join(lines)
+
+
+def _cell(figures: Mapping[str, float]) -> str:
+    spread = f"{figures['spread_median']:.2f}" if "spread_median" in figures else "–"
+    interval = f"[{figures['r_low']:.2f}, {figures['r_high']:.2f}]"
+    return f"{figures['r_mean']:.3f} / {figures['r_median']:.3f} {interval} | {spread}"
 
 
 _LIMITS = """## Limits
