@@ -30,7 +30,7 @@ from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.summary import AreaMeter, RunSummary
 from modules.commons.config import load_config
-from modules.commons.errors import ConfigError, OutputError, VideoReadError
+from modules.commons.errors import ConfigError, NoFaceError, OutputError, VideoReadError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel, Region
@@ -70,7 +70,10 @@ def open_source(job: ArbitraryJob, progress: Progress) -> PreparedSource:
         info = reader.info
     sha256 = file_sha256(job.src_video)
     workspace = VideoWorkspace(video_id_of(job.src_video, sha256))
-    _prepare(job.src_video, workspace, "fit", progress)
+    try:
+        _prepare(job.src_video, workspace, "fit", progress)
+    except NoFaceError as error:
+        raise NoFaceError(f"{job.src_video}: {error}") from error
     return load_source(job.src_video, sha256, workspace, info)
 
 
@@ -85,13 +88,13 @@ def find_or_train_identity(job: ArbitraryJob, source: PreparedSource, progress: 
     if job.head_ckpt is not None:
         return Identity(job.head_ckpt, trained_now=False)
     workspace = source.workspace
-    config = training_config(workspace.video_id, job.config, job.device, workspace.data_root)
-    found = find_identity(source.sha256, source.face_model.version, config if job.config else None)
+    chosen = (workspace.video_id, job.config, job.device, workspace.data_root)
+    found = find_identity(source.sha256, source.face_model.version, training_config(*chosen) if job.config else None)
     if found is not None:
         return Identity(found, trained_now=False)
     _prepare(source.video, workspace, STAGES[-1].name, progress)
     name = workspace.video_id if job.config is None else f"{workspace.video_id}-{job.config.stem}"
-    return Identity(train_identity(config, name, progress), trained_now=True)
+    return Identity(train_identity(training_config(*chosen), name, progress), trained_now=True)
 
 
 def video_id_of(path: Path, sha256: str) -> str:

@@ -102,7 +102,8 @@ def check_inputs(job: ArbitraryJob) -> None:
     """
     if job.head_ckpt is not None:
         load_checkpoint(job.head_ckpt, parts={"model"})
-    training_config("", job.config, job.device, Path())
+    if job.config is not None:
+        training_config("", job.config, job.device, Path())
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:

@@ -253,3 +253,12 @@ def test_a_frame_that_does_not_exist(run, tmp_path, caplog):
         assert main([str(a) for a in arguments]) == 1
     assert f"has {COUNT} frames" in caplog.records[-1].getMessage()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_face_below_the_minimum_size_is_said(run, tmp_path, caplog):
+    clip = scaled(run.clip, tmp_path / "small.mkv", (48, 28), 12)
+    with own_folders(tmp_path):
+        status = main(["--src_video", str(clip), "--drv_aud", str(run.speech), "--out_name", str(tmp_path / "o.mp4")])
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert status == 1 and "small.mkv: no face" in message and "\n" not in message
+    assert not list(tmp_path.glob("o.*"))
