@@ -73,7 +73,8 @@ def _constant_velocity_filter(start: NDArray) -> KalmanFilter:
     kalman.F = np.kron(np.eye(4), np.array([[1.0, 1.0], [0.0, 1.0]]))
     kalman.H = np.kron(np.eye(4), np.array([[1.0, 0.0]]))
     kalman.R = np.eye(4) * MEASUREMENT_STD**2
-    kalman.Q = np.kron(np.eye(4), Q_discrete_white_noise(dim=2, dt=1.0, var=ACCELERATION_STD**2))
+    kick = np.asarray(Q_discrete_white_noise(dim=2, dt=1.0, var=ACCELERATION_STD**2), dtype=np.float64)
+    kalman.Q = np.kron(np.eye(4), kick)
     kalman.P = np.kron(np.eye(4), np.diag([MEASUREMENT_STD**2, 0.01]))
     kalman.x = np.stack([start, np.zeros(4)], axis=1).reshape(8)
     return kalman
