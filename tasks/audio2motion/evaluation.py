@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,11 @@ def other_sound(clips: Sequence[TrainingClip], index: int) -> NDArray:
     return other.clip.features[0][rows]
 
 
+def last_rendering(clips: Sequence[TrainingClip], index: int) -> NDArray:
+    """Features of a clip's last rendering: elsewhere in the window, equalised, in noise of 8 to 25 dB."""
+    return clips[index].clip.features[-1]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipScores:
     """Of one held-out clip and each of ``MEASURES``: correlation, and spread over the true spread."""
@@ -77,12 +82,23 @@ def score(clip: TrainingClip, predicted: NDArray, truth: NDArray) -> ClipScores:
 
 
 def score_model(
-    model: Audio2Motion, clips: Sequence[TrainingClip], face_model: FaceModel, *, wrong_sound: bool = False
+    model: Audio2Motion,
+    clips: Sequence[TrainingClip],
+    face_model: FaceModel,
+    *,
+    sound: Callable[[Sequence[TrainingClip], int], NDArray] | None = None,
 ) -> list[ClipScores]:
-    """Scores of a model on clips, through the face model's landmarks, against what was tracked."""
+    """Scores of a model on clips, through the face model's landmarks, against what was tracked.
+
+    Args:
+        model: the network.
+        clips: held-out clips.
+        face_model: turns coefficients into landmarks.
+        sound: picks the features that clip ``index`` is predicted from; its own clean sound when None.
+    """
     scores = []
     for index, clip in enumerate(clips):
-        deviation = predict_units(model, clip, other_sound(clips, index) if wrong_sound else None)
+        deviation = predict_units(model, clip, sound(clips, index) if sound else None)
         measured = mouth_measures(apply_deviation(clip.rest, deviation), clip, face_model)
         scores.append(score(clip, measured, tracked_measures(clip, face_model)))
     return scores

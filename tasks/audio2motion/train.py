@@ -27,7 +27,9 @@ from tasks.audio2motion.configs import AudioToMotionTaskConfig
 from tasks.audio2motion.dataset_utils import TrainingClip, load_clips, speaker_folds
 from tasks.audio2motion.evaluation import (
     ClipScores,
+    last_rendering,
     mouth_measures,
+    other_sound,
     score,
     score_direct_ridge,
     score_model,
@@ -109,7 +111,11 @@ def cross_validate(
     folds = speaker_folds(material.clips, config.n_folds, config.fold_seed)
     clips: list[TrainingClip] = []
     predictions: list[Tensor] = []
-    compared: dict[str, list[ClipScores]] = {"ridge on the measures": [], "model, wrong sound": []}
+    compared: dict[str, list[ClipScores]] = {
+        "ridge on the measures": [],
+        "model, last rendering": [],
+        "model, wrong sound": [],
+    }
     for fold in range(config.n_folds):
         held_out = [clip for clip in material.clips if folds[clip.speaker] == fold]
         if not held_out:
@@ -125,7 +131,8 @@ def cross_validate(
         compared["ridge on the measures"] += score_direct_ridge(
             training, held_out, components, model, face_model, config
         )
-        compared["model, wrong sound"] += score_model(model, held_out, face_model, wrong_sound=True)
+        compared["model, last rendering"] += score_model(model, held_out, face_model, sound=last_rendering)
+        compared["model, wrong sound"] += score_model(model, held_out, face_model, sound=other_sound)
     return CrossValidation(clips, predictions, compared)
 
 

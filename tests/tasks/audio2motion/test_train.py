@@ -18,7 +18,7 @@ from modules.face_model.model import FaceModel
 from tasks.audio2motion import fitting
 from tasks.audio2motion.configs import A2MLossConfig, AudioToMotionTaskConfig
 from tasks.audio2motion.dataset_utils import prepare
-from tasks.audio2motion.evaluation import score_model
+from tasks.audio2motion.evaluation import other_sound, score_model
 from tasks.audio2motion.fitting import fit_model, make_material
 from tasks.audio2motion.train import train
 from tasks.configs import load_any
@@ -68,7 +68,7 @@ def test_the_linear_member_finds_a_linear_world(face_model, clips, tmp_path):
     model = fit_model(make_material(clips[:4], face_model, config), config, tmp_path, silent, "fit")
     for scores in score_model(model, clips[4:], face_model):
         assert scores.correlation.min() > 0.9
-    for scores in score_model(model, clips[4:], face_model, wrong_sound=True):
+    for scores in score_model(model, clips[4:], face_model, sound=other_sound):
         assert abs(scores.correlation).max() < 0.5
 
 
