@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+if __name__ == "__main__":  # `python data_gen/runs/build_face_model.py` puts this file's folder first, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_gen.utils.build_face_model.embedding import (
     anchor,
