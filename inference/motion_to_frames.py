@@ -25,8 +25,10 @@ from modules.radnerfs.surface import (
     edge_radius_px,
     project_mesh,
     region_bounds,
+    region_weight,
     soft_alpha,
     surface_hits,
+    view_quality,
 )
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 from modules.structures.frames import FramePatch
@@ -130,7 +132,9 @@ class IdentityRenderer:
         alpha = hits.weight
         if shown is not None:
             alpha = np.maximum(alpha, surface_hits(self.face_model, shown, matrix, bounds, region, source).weight)
-        known = self.person.known(hits.canonical)
+        quality = view_quality(self.face_model, mesh, hits, 4 * radius_px)
+        quality = np.maximum(quality, region_weight(self.face_model, hits, "mouth") > 0)  # lips are always replaced
+        known = self.person.known(hits.canonical, quality)
         alpha = soft_alpha(alpha, hits.mask & (known > 0.05), radius_px) * known
         with torch.inference_mode():
             condition = self.person.encode(cond_window[None].to(self.person.device))[0]

@@ -40,6 +40,8 @@ class LossConfig:
     Attributes:
         charbonnier_eps: colour error e counts sqrt(e² + eps²) - eps: quadratic below eps, linear above.
         code_weight: pull of the per-frame appearance codes towards 0.
+        ambient_weight: pull of the ambient coordinates, which carry the motion, towards rest (RAD-NeRF's own
+            regulariser): without it light that changes with the head's turning is blamed on the lips.
         condition_noise: spread of the noise put on z-scored conditions in training; without it a short clip's frames
             are learnt by heart through their conditions (measured on held-out frames: 0.3 to 1 is +0.3 .. +1 dB).
         position_noise_px: spread, in frame pixels, of the noise on positions in training: a pixel is an area, and
@@ -48,6 +50,7 @@ class LossConfig:
 
     charbonnier_eps: float = 0.02
     code_weight: float = 1e-3
+    ambient_weight: float = 0.0
     condition_noise: float = 0.5
     position_noise_px: float = 0.35
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from modules.face_model.mesh_renderer import Fragments, interpolate, rasterize
+from modules.face_model.mesh_renderer import Fragments, interpolate, rasterize, vertex_normals
 from modules.face_model.model import LABEL_EYE, LABEL_LIP, LABEL_MEMBRANE, FaceModel
 from modules.face_model.projection import project, rotation_from_euler
 from modules.structures.cameras import CameraIntrinsics
@@ -170,17 +170,6 @@ class HeadPainter:
         size = self._noise.shape[0]
         places = np.stack([(1.4 - rest[:, 1]) / 2.8, (rest[:, 0] + 1.2) / 2.4]) * size
         return map_coordinates(self._noise, places, order=1, mode="nearest")
-
-
-def vertex_normals(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Area-weighted unit normals ``[V, 3]`` of a mesh ``[V, 3]``, ``[F, 3]``."""
-    a, b, c = (vertices[triangles[:, k]].astype(np.float64) for k in range(3))
-    faces = np.cross(b - a, c - a)
-    normals = np.zeros((len(vertices), 3))
-    for axis in range(3):
-        for k in range(3):
-            normals[:, axis] += np.bincount(triangles[:, k], weights=faces[:, axis], minlength=len(vertices))
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 def _f32(values: Sequence[float]) -> NDArray[np.floating]:

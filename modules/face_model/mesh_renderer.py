@@ -105,6 +105,17 @@ def interpolate(
     return out
 
 
+def vertex_normals(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Area-weighted unit normals ``[V, 3]`` of a mesh ``[V, 3]``, ``[F, 3]``."""
+    a, b, c = (vertices[triangles[:, k]].astype(np.float64) for k in range(3))
+    faces = np.cross(b - a, c - a)
+    normals = np.zeros((len(vertices), 3))
+    for axis in range(3):
+        for k in range(3):
+            normals[:, axis] += np.bincount(triangles[:, k], weights=faces[:, axis], minlength=len(vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
 def draw_wireframe(
     rgb: NDArray[np.uint8],
     vertices_px: NDArray[np.floating],

@@ -10,9 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modules.face_model.keypoints import condition_windows
 from modules.face_model.model import FaceModel
@@ -20,11 +18,12 @@ from modules.postnet import lle
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.radnerfs.config import RADNeRFConfig
 from modules.radnerfs.radnerf import RADNeRF
+from modules.radnerfs.rays import RenderOutput
 from modules.radnerfs.renderer import render_surface
 from modules.radnerfs.surface import SurfaceHits
 from modules.radnerfs.surface_sampling import samples_around_surface
+from modules.radnerfs.trust import CELLS, GOOD_SHARE, UNSEEN_SHARE, read_cells
 
-TRUST_CELLS = 64
 BANK_MARGIN = 0.25
 """Conditions may leave the range of the training motion by this many standard deviations."""
 
@@ -41,6 +40,7 @@ class PersonField(nn.Module):
         motion_bank: ``[M, 204]`` z-scored conditions of the training frames: the motion this person showed.
         trust: uint8 ``[G, G, G]`` per cell (z, y, x) of the cube: 0 where training saw no skin or could not explain
             what it saw (hair that falls over a cheek), 255 where it could.
+        best_view: uint8 ``[G, G, G]`` quality (``surface.view_quality`` · 255) of the frame that shows the cell best.
     """
 
     identity: Tensor
@@ -51,6 +51,7 @@ class PersonField(nn.Module):
     px_per_dm: Tensor
     motion_bank: Tensor
     trust: Tensor
+    best_view: Tensor
 
     def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int) -> None:
         super().__init__()
@@ -62,7 +63,8 @@ class PersonField(nn.Module):
         self.register_buffer("box_scale", torch.ones(()))
         self.register_buffer("px_per_dm", torch.ones(()))
         self.register_buffer("motion_bank", torch.zeros(n_motion, config.cond_in_dim))
-        self.register_buffer("trust", torch.zeros(TRUST_CELLS, TRUST_CELLS, TRUST_CELLS, dtype=torch.uint8))
+        self.register_buffer("trust", torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8))
+        self.register_buffer("best_view", torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8))
 
     @property
     def config(self) -> RADNeRFConfig:
@@ -102,12 +104,17 @@ class PersonField(nn.Module):
         low, high = bank.amin(dim=0) - BANK_MARGIN, bank.amax(dim=0) + BANK_MARGIN
         return condition_windows(features.clamp(low, high), self.config.smo_win_size)
 
-    def known(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How far the field is to be trusted at points ``[..., 3]`` (dm), 0..1."""
+    def known(self, canonical: NDArray[np.float32], quality: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How far the field is to be believed, 0..1.
+
+        Args:
+            canonical: points ``[..., 3]`` dm.
+            quality: ``[...]`` how well this view shows them; a view much worse than training's best one is left alone.
+        """
         unit = (canonical - self.box_center.cpu().numpy()) * float(self.box_scale)
-        cells = np.moveaxis((unit[..., ::-1] + 1) / 2 * TRUST_CELLS - 0.5, -1, 0)  # z, y, x
-        trust = self.trust.cpu().numpy().astype(np.float32) / 255
-        return np.asarray(map_coordinates(trust, cells, order=1, mode="constant"), dtype=np.float32)
+        best = read_cells(self.best_view, unit)
+        seen = np.clip((quality / np.maximum(best, 1e-3) - UNSEEN_SHARE) / (GOOD_SHARE - UNSEEN_SHARE), 0, 1)
+        return (read_cells(self.trust, unit) * seen).astype(np.float32)
 
     def shade(
         self,
@@ -116,8 +123,8 @@ class PersonField(nn.Module):
         condition: Tensor,
         code: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Colour of surface points.
+    ) -> RenderOutput:
+        """What surface points show.
 
         Args:
             position: ``[N, 3]`` in the cube.
@@ -127,7 +134,7 @@ class PersonField(nn.Module):
             generator: jitters the samples in their shell (training).
 
         Returns:
-            ``[N, 3]`` 0..1; differentiable.
+            Colours ``[N, 3]`` and how far the ambient coordinates are off their rest; differentiable.
         """
         render = self.config.render
         shell = render.shell_dm * float(self.box_scale)
@@ -136,36 +143,11 @@ class PersonField(nn.Module):
         else:
             samples, deltas = samples_around_surface(position, direction, render.n_samples, shell, generator)
         codes = self.mean_code() if code is None else code
-        return render_surface(self.radnerf, samples, deltas / shell, direction, condition, codes).rgb
+        return render_surface(self.radnerf, samples, deltas / shell, direction, condition, codes)
 
     def mean_code(self) -> Tensor:
         """The appearance ``[D]`` used for frames that were not trained on."""
         return self.radnerf.individual_embeddings.mean(dim=0)
-
-
-def trust_cells(positions: Tensor, squared_error: Tensor, exempt: Tensor) -> Tensor:
-    """Trust uint8 ``[G, G, G]`` from what training rays show.
-
-    Args:
-        positions: ``[N, 3]`` in the cube ±1.
-        squared_error: ``[N]`` mean squared colour error of the rendering there.
-        exempt: bool ``[N]``: trusted whatever the error (the mouth, which changes all the time).
-
-    Returns:
-        255 up to twice the typical error, falling to 0 at four times; 0 more than a cell away from any ray.
-    """
-    cells = ((positions + 1) / 2 * TRUST_CELLS).long().clamp(0, TRUST_CELLS - 1)
-    flat = (cells[:, 2] * TRUST_CELLS + cells[:, 1]) * TRUST_CELLS + cells[:, 0]
-    sums = positions.new_zeros(3, TRUST_CELLS**3)
-    for row, values in enumerate((torch.ones_like(squared_error), squared_error, exempt.to(squared_error))):
-        sums[row].index_add_(0, flat, values)
-    near = functional.avg_pool3d(sums.view(3, 1, *[TRUST_CELLS] * 3), 3, 1, 1, count_include_pad=True)[:, 0] * 27
-    count, error, free = near
-    rms = (error / count.clamp(min=1)).sqrt()
-    typical = squared_error.sqrt().median()
-    trust = ((4 - rms / typical.clamp(min=1e-6)) / 2).clamp(0, 1)
-    trust[free > 0.1 * count] = 1.0
-    return (trust * (count > 0) * 255).round().to(torch.uint8)
 
 
 def single_code(config: RADNeRFConfig) -> RADNeRFConfig:
@@ -205,5 +187,5 @@ def render_points(
     with torch.inference_mode():
         positions = person.to_unit(torch.from_numpy(canonical).to(person.device)).split(chunk)
         directions = torch.from_numpy(direction).to(person.device).split(chunk)
-        parts = [person.shade(p, d, condition).cpu() for p, d in zip(positions, directions, strict=True)]
+        parts = [person.shade(p, d, condition).rgb.cpu() for p, d in zip(positions, directions, strict=True)]
     return torch.cat(parts).numpy()

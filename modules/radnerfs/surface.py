@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modules.face_model.mesh_renderer import Bounds, Fragments, interpolate, rasterize
+from modules.face_model.mesh_renderer import Bounds, Fragments, interpolate, rasterize, vertex_normals
 from modules.face_model.model import LABEL_MEMBRANE, FaceModel, Region
 from modules.face_model.projection import rotation_from_euler, to_camera
 from modules.structures.cameras import CAMERA_DISTANCE
@@ -22,6 +22,9 @@ TEETH_DEPTH_DM = 0.08
 """The teeth stand this far behind the closed lips' inner edge."""
 TEETH_ROOM_DM = 0.2
 """The mouth's inside is kept this far behind the lips in canonical space, where nothing else is."""
+
+SILHOUETTE_DM = 0.1
+"""Neighbouring pixels whose depths differ by more lie on two sides of a silhouette."""
 
 EDGE_DM = 0.025
 """Half width of the alpha's soft edge where the region ends at a silhouette."""
@@ -158,6 +161,38 @@ def region_weight(face_model: FaceModel, hits: SurfaceHits, region: Region) -> N
     """Weight ``[h, w]`` of another region over the same window."""
     weights = face_model.region_weights[region].numpy()[:, None]
     return interpolate(hits.fragments, face_model.triangles.numpy(), weights)[..., 0]
+
+
+def view_quality(face_model: FaceModel, mesh: PosedMesh, hits: SurfaceHits, radius_px: float) -> NDArray[np.float32]:
+    """How well a window shows its places on the head, ``[h, w]`` 0..1.
+
+    It is the cosine between the normal of the resting face (folds of a smile stay usable) and the way to the camera,
+    falling to 0 within ``radius_px`` of a silhouette. The mouth counts as facing the camera: lips roll in, and what
+    lies between them is seen through a hole.
+    """
+    triangles = face_model.triangles.numpy()
+    resting = vertex_normals(face_model.canonical_vertices.numpy(), triangles)
+    mouth = face_model.region_weights["mouth"].numpy()
+    values = interpolate(hits.fragments, triangles, np.column_stack([resting, mouth]))
+    normals = values[..., :3] / np.maximum(np.linalg.norm(values[..., :3], axis=2, keepdims=True), 1e-6)
+    cosine = -np.einsum("hwc,hwc->hw", normals, hits.direction)
+    cosine[values[..., 3] > 0] = 1
+    depth = interpolate(hits.fragments, triangles, mesh.depth[:, None], fill=np.inf)[..., 0]
+    inside = cv2.distanceTransform((~silhouettes(depth)).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.where(hits.mask, cosine * np.minimum(inside / radius_px, 1), 0).clip(0, 1).astype(np.float32)
+
+
+def silhouettes(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels ``[h, w]`` of a depth map (dm, infinite off the head) beside a step of more than ``SILHOUETTE_DM``."""
+    edges = np.zeros(depth.shape, dtype=bool)
+    finite = np.where(np.isfinite(depth), depth, np.float32(1e3))
+    for axis in (0, 1):
+        step = np.abs(np.diff(finite, axis=axis)) > SILHOUETTE_DM
+        first = tuple(slice(None, -1) if a == axis else slice(None) for a in (0, 1))
+        second = tuple(slice(1, None) if a == axis else slice(None) for a in (0, 1))
+        edges[first] |= step
+        edges[second] |= step
+    return edges
 
 
 def view_directions(

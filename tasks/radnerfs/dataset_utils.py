@@ -21,7 +21,17 @@ from modules.commons.progress import Progress
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.condition import ConditionStatistics, conditions_of_clip
-from modules.radnerfs.surface import FacePose, SurfaceHits, project_mesh, region_bounds, region_weight, surface_hits
+from modules.radnerfs.surface import (
+    FacePose,
+    SurfaceHits,
+    edge_radius_px,
+    project_mesh,
+    region_bounds,
+    region_weight,
+    surface_hits,
+    view_quality,
+)
+from modules.radnerfs.trust import best_view_cells, good_views
 from modules.structures.cameras import CAMERA_DISTANCE
 from modules.structures.dataset import NeRFDataset
 
@@ -38,12 +48,14 @@ class FrameRays:
         learn: bool ``[h, w]`` pixels to learn from (on the head, near the region, nothing in front).
         mouth: bool ``[h, w]`` those on or around the mouth.
         rgb: uint8 ``[h, w, 3]``.
+        quality: float32 ``[h, w]`` how well each pixel shows its place on the head, 0..1.
     """
 
     hits: SurfaceHits
     learn: NDArray[np.bool_]
     mouth: NDArray[np.bool_]
     rgb: NDArray[np.uint8]
+    quality: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +80,7 @@ class RayTable:
         position: int16 ``[P, 3]`` in the field's cube. direction: int16 ``[P, 3]``. rgb: uint8 ``[P, 3]``.
         row: int32 ``[P]`` clip row (which condition). frame: int32 ``[P]`` running number of the training frame.
         mouth: int64 ``[Q]`` the rays on or around the mouth.
+        best_view: uint8 ``[G, G, G]`` how well the best frame shows each cell of the cube; worse views are left out.
     """
 
     position: Tensor
@@ -76,13 +89,14 @@ class RayTable:
     row: Tensor
     frame: Tensor
     mouth: Tensor
+    best_view: Tensor
 
     def __len__(self) -> int:
         return len(self.position)
 
     def to(self, device: torch.device) -> RayTable:
         """The table on ``device``."""
-        names = ("position", "direction", "rgb", "row", "frame", "mouth")
+        names = ("position", "direction", "rgb", "row", "frame", "mouth", "best_view")
         return RayTable(*(getattr(self, name).to(device) for name in names))
 
 
@@ -176,7 +190,9 @@ class RADNeRFDataset:
         if occluder is not None:
             learn &= ~dilate(window_of(occluder, bounds), 3)
         rgb = window_of(self.source.crop(index), bounds)
-        return FrameRays(hits, learn, mouth & learn, rgb)
+        radius_px = 4 * edge_radius_px(camera_matrix, self.pose(index).translation)
+        quality = view_quality(self.face_model, mesh, hits, radius_px)
+        return FrameRays(hits, learn, mouth & learn, rgb, quality)
 
     def unit_positions(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
         """Head-space points ``[..., 3]`` in the field's cube."""
@@ -205,10 +221,8 @@ class RADNeRFDataset:
 
     def _build_rays(self, ray_stride: int, progress: Progress) -> RayTable:
         parts: list[tuple[Tensor, ...]] = []
-        mouths: list[Tensor] = []
-        total = 0
 
-        def cast(number: int) -> tuple[tuple[Tensor, ...], NDArray[np.bool_]] | None:
+        def cast(number: int) -> tuple[Tensor, ...] | None:
             index = int(self.train_indices[number])
             frame = self.frame_rays(index)
             if frame is None or not frame.learn.any():
@@ -220,19 +234,19 @@ class RADNeRFDataset:
             for number, answer in enumerate(pool.map(cast, range(len(self.train_indices)))):
                 progress("cast frames", number + 1, len(self.train_indices))
                 if answer is not None:
-                    columns, mouth = answer
-                    mouths.append(torch.from_numpy(np.flatnonzero(mouth) + total))
-                    total += len(mouth)
-                    parts.append(columns)
+                    parts.append(answer)
         if not parts:
             raise CheckpointError(f"{self.source.crops_dir}: no crop shows the face; prepare the video again")
-        position, direction, rgb, row, frame = (torch.cat(column) for column in zip(*parts, strict=True))
-        return RayTable(position, direction, rgb, row, frame, torch.cat(mouths))
+        *columns, quality, mouth = (torch.cat(column) for column in zip(*parts, strict=True))
+        position = columns[0].float() / POSITION_STEPS
+        best_view = best_view_cells(position, quality)
+        kept = good_views(position, quality, best_view)
+        return RayTable(*(column[kept] for column in columns), torch.nonzero(mouth[kept])[:, 0], best_view)
 
     def _flatten(
         self, frame: FrameRays, number: int, row: int, stride: int
-    ) -> tuple[tuple[Tensor, ...], NDArray[np.bool_]]:
-        """Columns of ``RayTable`` for one frame, and which of its rays lie on the mouth."""
+    ) -> tuple[Tensor, ...]:
+        """Columns of ``RayTable`` for one frame, then how well its rays show the skin and which lie on the mouth."""
         position = self.unit_positions(frame.hits.canonical)
         keep = frame.learn & (np.abs(position).max(axis=-1) <= 1.0)
         if stride > 1:
@@ -240,14 +254,15 @@ class RADNeRFDataset:
             lattice[number % stride :: stride, :] = True
             keep &= lattice | frame.mouth
         count = int(keep.sum())
-        flat = (
+        return (
             _to_int16(position[keep]),
             _to_int16(frame.hits.direction[keep]),
             torch.from_numpy(frame.rgb[keep]),
             torch.full((count,), row, dtype=torch.int32),
             torch.full((count,), number, dtype=torch.int32),
+            torch.from_numpy(frame.quality[keep]),
+            torch.from_numpy(frame.mouth[keep]),
         )
-        return flat, frame.mouth[keep]
 
 
 def draw_batch(rays: RayTable, count: int, mouth_share: float, generator: torch.Generator) -> RayBatch:

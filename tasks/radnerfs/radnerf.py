@@ -23,7 +23,9 @@ from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
 from modules.face_model.model import FaceModel
 from modules.radnerfs.config import RADNeRFConfig
-from modules.radnerfs.person import PersonField, single_code, trust_cells
+from modules.radnerfs.person import PersonField, single_code
+from modules.radnerfs.rays import RenderOutput
+from modules.radnerfs.trust import trust_cells
 from modules.structures.dataset import NeRFDataset
 from tasks.configs import OptimConfig, RADNeRFTaskConfig
 from tasks.hooks import CallHook, ProgressHook, ScalarHook
@@ -73,25 +75,28 @@ class RADNeRFTask:
         self.person.box_center.copy_(torch.from_numpy(box.center))
         self.person.box_scale.fill_(box.scale)
         self.person.px_per_dm.fill_(self.dataset.frame_px_per_dm())
+        self.person.best_view.copy_(self.rays.best_view)
 
     def training_step(self, step: int) -> Mapping[str, Tensor]:
         """One Adam step on random rays of all frames."""
         config = self.config
         set_learning_rate(self.optimizer, config.optim, step, config.max_updates)
         batch = draw_batch(self.rays, config.rays_per_step, config.mouth_share, self.generator)
-        rendered = self.render(batch)
+        output = self.render(batch)
+        rendered = output.rgb
         self.frames.watch(step / config.max_updates, batch.frame, (rendered - batch.rgb).detach())
         weight = self.frames.believed[batch.frame]
         color = charbonnier(rendered, batch.rgb, weight, config.loss.charbonnier_eps)
-        loss = color + config.loss.code_weight * code_penalty(self.person.radnerf.individual_embeddings)
+        loss = color + config.loss.ambient_weight * output.ambient.mean()
+        loss = loss + config.loss.code_weight * code_penalty(self.person.radnerf.individual_embeddings)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self._update_average(step)
         return {"loss": loss.detach(), "psnr": psnr(rendered.detach(), batch.rgb)}
 
-    def render(self, batch: RayBatch) -> Tensor:
-        """Colours ``[N, 3]`` of a batch; conditions are encoded once per frame in it."""
+    def render(self, batch: RayBatch) -> RenderOutput:
+        """What a batch of ``N`` rays shows; conditions are encoded once per frame in it."""
         rows, which = torch.unique(batch.row, return_inverse=True)
         conditions = self.conditions[rows]
         noise = torch.randn(conditions.shape, device=conditions.device, generator=self.generator)
@@ -121,7 +126,7 @@ class RADNeRFTask:
                 batch, mouth = draw_labelled(self.rays, chunk, self.generator)
                 condition = person.encode(self.conditions[batch.row.unique()])
                 rows = torch.searchsorted(batch.row.unique(), batch.row)
-                rendered = person.shade(batch.position, batch.direction, condition[rows])
+                rendered = person.shade(batch.position, batch.direction, condition[rows]).rgb
                 error = ((rendered - batch.rgb) ** 2).mean(dim=1)
                 believed = self.frames.believed[batch.frame] > 0
                 found.append((batch.position[believed], error[believed], mouth[believed]))

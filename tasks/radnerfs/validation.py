@@ -47,7 +47,7 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
         return None
     camera_matrix = dataset.source.camera_matrix(index)
     radius_px = edge_radius_px(camera_matrix, dataset.pose(index).translation)
-    known = person.known(frame.hits.canonical)
+    known = person.known(frame.hits.canonical, np.maximum(frame.quality, frame.mouth))
     alpha = (soft_alpha(frame.hits.weight, frame.learn & (known > 0.05), radius_px) * known)[..., None]
     edited = alpha[..., 0] > 0
     box = mouth_box(dataset, index, frame)

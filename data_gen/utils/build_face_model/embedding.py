@@ -16,7 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
-from modules.face_model.head_painter import HeadLook, HeadPainter, PaintedHead, vertex_normals
+from modules.face_model.head_painter import HeadLook, HeadPainter, PaintedHead
+from modules.face_model.mesh_renderer import vertex_normals
 from modules.face_model.model import MOUTH_UNITS, FaceModel
 from modules.face_model.projection import rotation_from_euler
 from modules.structures.boxes import BoundingBox

@@ -5,7 +5,7 @@ import pytest
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import TASK_FILE, FaceLandmarker, region_of_landmarks
 from modules.commons.workspace import MEDIAPIPE_DIR
-from modules.face_model.head_painter import vertex_normals
+from modules.face_model.mesh_renderer import vertex_normals
 from modules.structures.boxes import BoundingBox
 from modules.structures.landmarks import INNER_LIP, MEDIAPIPE_BLENDSHAPES, inter_ocular_px, lip_opening
 from tests.support.synthetic_head import Occluder, SyntheticSpeaker

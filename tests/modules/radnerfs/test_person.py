@@ -8,8 +8,9 @@ import torch
 
 from modules.face_model.mesh_renderer import Fragments
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
-from modules.radnerfs.person import BANK_MARGIN, PersonField, render_hits, single_code, trust_cells
+from modules.radnerfs.person import BANK_MARGIN, PersonField, render_hits, single_code
 from modules.radnerfs.surface import SurfaceHits
+from modules.radnerfs.trust import GOOD_SHARE, UNSEEN_SHARE
 from tests.support.synthetic_head import SyntheticSpeaker
 
 GRID = GridConfig(n_levels=3, desired_resolution=64, log2_table_size=10, grid_type="hash")
@@ -66,8 +67,8 @@ def test_pixels_not_wanted_stay_black(person):
 def test_one_condition_for_all_or_one_per_ray(person):
     position, direction = torch.rand(6, 3) - 0.5, torch.tensor([[0.0, 0, -1]]).expand(6, 3)
     condition = person.encode(torch.randn(1, 5, 204))
-    single = person.shade(position, direction, condition[0])
-    each = person.shade(position, direction, condition.expand(6, -1))
+    single = person.shade(position, direction, condition[0]).rgb
+    each = person.shade(position, direction, condition.expand(6, -1)).rgb
     torch.testing.assert_close(single, each)
 
 
@@ -75,7 +76,7 @@ def test_colours_are_differentiable_in_everything_that_learns(person):
     position, direction = torch.rand(64, 3) - 0.5, torch.tensor([[0.0, 0, -1]]).expand(64, 3)
     condition = person.encode(torch.randn(64, 5, 204))
     code = person.radnerf.individual_embeddings[torch.randint(3, (64,))]
-    person.shade(position, direction, condition, code, torch.Generator().manual_seed(0)).square().mean().backward()
+    person.shade(position, direction, condition, code, torch.Generator().manual_seed(0)).rgb.square().mean().backward()
     missing = [name for name, p in person.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert missing == []
 
@@ -105,15 +106,13 @@ def test_full_lle_gives_affine_combinations_of_the_bank(person):
     torch.testing.assert_close(weights.T @ basis, wanted, atol=1e-3, rtol=1e-3)
 
 
-def test_trust_follows_errors_except_where_exempt(person):
-    places = torch.tensor([[-0.6, 0.0, 0.0], [0.0, 0.0, 0.0], [0.6, 0.0, 0.0]])
-    positions = places.repeat_interleave(torch.tensor([80, 20, 20]), dim=0)
-    error = torch.tensor([0.01, 0.1, 0.1]).repeat_interleave(torch.tensor([80, 20, 20])) ** 2
-    exempt = torch.tensor([False, False, True]).repeat_interleave(torch.tensor([80, 20, 20]))
+def test_views_much_worse_than_the_best_are_left_alone(person):
     with torch.no_grad():
-        person.trust.copy_(trust_cells(positions, error, exempt))
-    points = torch.cat([places, torch.tensor([[0.0, 0.8, 0.0], [5.0, 0.0, 0.0]])]).numpy() / 1.2
-    np.testing.assert_allclose(person.known(points), [1, 0, 1, 0, 0], atol=1e-6)
+        person.trust.fill_(255)
+        person.best_view.fill_(204)  # 0.8
+    quality = np.array([1.0, 0.8 * GOOD_SHARE, 0.8 * (GOOD_SHARE + UNSEEN_SHARE) / 2, 0.8 * UNSEEN_SHARE, 0.0])
+    known = person.known(np.zeros((5, 3), np.float32), quality.astype(np.float32))
+    np.testing.assert_allclose(known, [1, 1, 0.5, 0, 0], atol=1e-3)
 
 
 def test_single_code_changes_nothing_else():

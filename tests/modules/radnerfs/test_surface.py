@@ -14,8 +14,10 @@ from modules.radnerfs.surface import (
     project_mesh,
     region_bounds,
     region_weight,
+    silhouettes,
     surface_hits,
     view_directions,
+    view_quality,
 )
 from modules.structures.cameras import CAMERA_DISTANCE, crop_camera_matrix
 from modules.structures.crops import CropRegion
@@ -60,6 +62,35 @@ def test_pixels_at_a_vertex_see_its_canonical_place(speaker, pose, hits):
             assert np.linalg.norm(hits.canonical[row, column] - canonical[vertex]) < 0.06
             seen += 1
     assert seen > 60
+
+
+def test_view_quality_falls_along_slopes_and_at_silhouettes(speaker, pose, hits):
+    mesh = project_mesh(speaker.model, pose, speaker.camera.matrix())
+    quality = view_quality(speaker.model, mesh, hits, radius_px=4.0)
+    assert quality[~hits.mask].max() == 0 and quality.min() >= 0 and 0.9 < quality.max() <= 1
+    rim = hits.mask & ~np.roll(hits.mask, 1, axis=1)
+    assert rim.sum() > 50 and quality[rim].max() <= 0.25  # a silhouette's own pixels are one pixel from its other side
+    nose, ear = (np.argmin(np.abs(mesh.pixels - mesh.pixels[v]).sum(axis=1)) for v in ends_of_face(speaker))
+    at = [tuple(np.floor(mesh.pixels[v][::-1]).astype(int)) for v in (nose, ear)]
+    assert quality[at[0]] > 0.6 > quality[at[1]]
+
+
+def ends_of_face(speaker):
+    """The vertex that points most to the front, and the one on the visible side's ear."""
+    canonical = speaker.model.canonical_vertices.numpy()
+    return int(np.argmax(canonical[:, 2])), int(np.argmin(canonical[:, 0]))
+
+
+def test_silhouettes_are_steps_in_depth():
+    depth = np.full((5, 6), np.inf, np.float32)
+    depth[:, 1:] = 5.0 + 0.02 * np.arange(5, dtype=np.float32)
+    depth[2:, 4:] -= 1.0
+    edges = silhouettes(depth)
+    wanted = np.zeros((5, 6), bool)
+    wanted[:, :2] = True
+    wanted[2:, 3:5] = True
+    wanted[1:3, 4:] = True
+    np.testing.assert_array_equal(edges, wanted)
 
 
 def test_view_directions_match_a_loop(speaker, pose):

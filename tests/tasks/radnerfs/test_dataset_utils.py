@@ -10,6 +10,7 @@ import torch
 
 from modules.commons.errors import CheckpointError
 from modules.commons.progress import silent
+from modules.radnerfs.trust import good_views
 from modules.structures.crops import CropMetadata
 from tasks.radnerfs.dataset_utils import POSITION_STEPS, RADNeRFDataset, dilate, draw_batch, gather
 from tests.support.synthetic_clip import CROP_SIZE, prepare_synthetic_clip
@@ -40,6 +41,10 @@ def test_rays_carry_the_colours_of_their_pixels(dataset):
         x0, y0, x1, y1 = frame.hits.bounds
         crop = dataset.source.crop(index)[y0:y1, x0:x1]
         kept = frame.learn & (np.abs(dataset.unit_positions(frame.hits.canonical)).max(axis=-1) <= 1)
+        unit = torch.from_numpy(np.round(dataset.unit_positions(frame.hits.canonical)[kept] * POSITION_STEPS))
+        good = good_views(unit / POSITION_STEPS, torch.from_numpy(frame.quality[kept]), rays.best_view)
+        kept[kept] = good.numpy()
+        assert 0.5 < good.float().mean() <= 1
         np.testing.assert_array_equal(rays.rgb[mine].numpy(), crop[kept])
         position = dataset.unit_positions(frame.hits.canonical)[kept]
         np.testing.assert_allclose(rays.position[mine].numpy() / POSITION_STEPS, position, atol=1e-4)
