@@ -50,9 +50,9 @@ class LossConfig:
 
     charbonnier_eps: float = 0.02
     code_weight: float = 1e-3
-    ambient_weight: float = 0.0
-    condition_noise: float = 0.5
-    position_noise_px: float = 0.35
+    ambient_weight: float = 1e-3
+    condition_noise: float = 1.0
+    position_noise_px: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class OptimConfig:
         ema_decay: weights used for rendering are a running mean with this decay; 0 takes the last ones.
     """
 
-    lr: float = 2e-3
+    lr: float = 1e-3
     grid_lr_scale: float = 10.0
     attention_lr_scale: float = 1.0
     final_lr_share: float = 0.05

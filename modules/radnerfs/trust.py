@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 CELLS = 64
-GOOD_SHARE = 0.6
+GOOD_SHARE = 0.7
 """A view is good for a place when its quality is at least this share of the best view's."""
-UNSEEN_SHARE = 0.3
+UNSEEN_SHARE = 0.4
 """Below this share it shows nothing; between the two, painting fades."""
 
 

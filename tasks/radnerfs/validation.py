@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from modules.radnerfs.antialias import render_window
 from modules.radnerfs.person import PersonField
-from modules.radnerfs.surface import edge_radius_px, soft_alpha
+from modules.radnerfs.surface import edge_radius_px, region_weight, soft_alpha
 from modules.structures.landmarks import MOUTH
 from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
 
@@ -47,7 +47,8 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
         return None
     camera_matrix = dataset.source.camera_matrix(index)
     radius_px = edge_radius_px(camera_matrix, dataset.pose(index).translation)
-    known = person.known(frame.hits.canonical, np.maximum(frame.quality, frame.mouth))
+    quality = np.maximum(frame.quality, region_weight(dataset.face_model, frame.hits, "mouth"))
+    known = person.known(frame.hits.canonical, quality)
     alpha = (soft_alpha(frame.hits.weight, frame.learn & (known > 0.05), radius_px) * known)[..., None]
     edited = alpha[..., 0] > 0
     box = mouth_box(dataset, index, frame)
