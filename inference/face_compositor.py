@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.colour_match import Field, RingConfig, apply_field, estimate_field
 from modules.structures.crops import CropRegion, warp_affine
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
 from modules.video.colour import blend_patch, rgb_float_from_planes
+from modules.video.colour_match import Field, RingConfig, apply_field, estimate_field
 
 BlendMode = Literal["alpha", "seamless"]
 Bounds = tuple[int, int, int, int]

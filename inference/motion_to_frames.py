@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,24 +37,6 @@ logger = logging.getLogger(__name__)
 
 MAX_MAGNIFICATION = 1.3
 """A target face this much larger than the training one cannot be sharp."""
-SHARPEN_SHARE, SHARPEN_SIGMA_PX = 0.35, 1.0
-"""Strength and width of the unsharp mask on a rendered patch."""
-
-
-def sharpened(rgb: NDArray[np.float32], inside: NDArray[np.bool_], share: float) -> NDArray[np.float32]:
-    """Unsharp masking of a patch: what training blurs by averaging over pixels and frames is lifted again.
-
-    Args:
-        rgb: ``[h, w, 3]`` 0..1, defined where ``inside``.
-        inside: ``[h, w]``; pixels outside neither change nor count.
-        share: share of the difference from the blurred picture that is added.
-    """
-    weight = inside.astype(np.float32)
-    blurred = cv2.GaussianBlur(rgb * weight[..., None], (0, 0), SHARPEN_SIGMA_PX)
-    norm = cv2.GaussianBlur(weight, (0, 0), SHARPEN_SIGMA_PX)
-    smooth = blurred / np.maximum(norm, 1e-6)[..., None]
-    lifted = np.clip(rgb + share * (rgb - smooth), 0.0, 1.0)
-    return np.where(inside[..., None], lifted, rgb).astype(np.float32)
 
 
 class IdentityRenderer:
@@ -138,8 +119,7 @@ class IdentityRenderer:
         alpha = soft_alpha(alpha, hits.mask & (known > 0.05), radius_px) * known
         with torch.inference_mode():
             condition = self.person.encode(cond_window[None].to(self.person.device))[0]
-        rendered = render_window(self.person, self.face_model, pose, matrix, hits, alpha > 0, condition)
-        rgb = sharpened(rendered, alpha > 0, SHARPEN_SHARE)
+        rgb = render_window(self.person, self.face_model, pose, matrix, hits, alpha > 0, condition)
         return FramePatch(bounds, rgb, alpha)
 
     def _bounds(

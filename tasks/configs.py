@@ -51,19 +51,20 @@ class LossConfig:
     charbonnier_eps: float = 0.02
     code_weight: float = 1e-3
     ambient_weight: float = 1e-3
-    condition_noise: float = 1.0
+    condition_noise: float = 0.7
     position_noise_px: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class OptimConfig:
-    """How it is minimised (Adam).
+    """How it is minimised (AdamW).
 
     Attributes:
         lr: networks; grids take ``grid_lr_scale`` times, the attention ``attention_lr_scale`` times as much.
         final_lr_share: the rate falls exponentially to this share at the last step.
         warmup_updates: the rate rises linearly over these first steps.
         ema_decay: weights used for rendering are a running mean with this decay; 0 takes the last ones.
+        weight_decay: decoupled, per step times the rate; it empties what no ray holds up.
     """
 
     lr: float = 1e-3
@@ -71,11 +72,12 @@ class OptimConfig:
     attention_lr_scale: float = 1.0
     final_lr_share: float = 0.05
     warmup_updates: int = 50
-    ema_decay: float = 0.99
+    ema_decay: float = 0.997
+    weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and 0 < self.final_lr_share <= 1 and 0 <= self.ema_decay < 1):
-            raise ValueError(f"needs lr > 0, final_lr_share in (0, 1], ema_decay in [0, 1): {self}")
+        if not (self.lr > 0 and 0 < self.final_lr_share <= 1 and 0 <= self.ema_decay < 1 and self.weight_decay >= 0):
+            raise ValueError(f"needs lr > 0, final_lr_share in (0, 1], ema_decay in [0, 1), weight_decay >= 0: {self}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,13 @@
-"""Smooth lip contours: pixels that straddle a jump in depth (lip before teeth) are rendered from four rays.
+"""A window of pixels from a person: smooth contours in the mouth, and detail lifted to what the clip shows.
+
+Pixels that straddle a jump in depth (lip before teeth) are rendered from four rays.
 
 Skin is smooth on the canonical head, so one ray per pixel is enough there; only a few hundred pixels need more.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,9 +20,25 @@ from modules.radnerfs.surface import FacePose, SurfaceHits, region_weight, surfa
 JUMP_DM = 0.04
 """Neighbouring pixels whose canonical points lie farther apart see different surfaces."""
 FINER = 2
+SHARPEN_SHARE, SHARPEN_SIGMA_PX = 0.35, 1.0
+"""Strength and width of the unsharp mask on a rendered window."""
 
 
 def render_window(
+    person: PersonField,
+    face_model: FaceModel,
+    pose: FacePose,
+    camera_matrix: NDArray[np.float64],
+    hits: SurfaceHits,
+    wanted: NDArray[np.bool_],
+    condition: Tensor,
+) -> NDArray[np.float32]:
+    """Render the wanted pixels of a window as they are put into a frame: ``smooth_window`` (same arguments), sharpened."""
+    image = smooth_window(person, face_model, pose, camera_matrix, hits, wanted, condition)
+    return sharpened(image, wanted & hits.mask, SHARPEN_SHARE)
+
+
+def smooth_window(
     person: PersonField,
     face_model: FaceModel,
     pose: FacePose,
@@ -97,3 +116,19 @@ def render_fine(
     colours[hit] = render_points(person, fine.canonical[chosen], fine.direction[chosen], condition)
     count = hit.sum(axis=1, keepdims=True)
     return np.where(count > 0, colours.sum(axis=1) / np.maximum(count, 1), fallback).astype(np.float32)
+
+
+def sharpened(rgb: NDArray[np.float32], inside: NDArray[np.bool_], share: float) -> NDArray[np.float32]:
+    """Unsharp masking of a patch: what training blurs by averaging over pixels and frames is lifted again.
+
+    Args:
+        rgb: ``[h, w, 3]`` 0..1, defined where ``inside``.
+        inside: ``[h, w]``; pixels outside neither change nor count.
+        share: share of the difference from the blurred picture that is added.
+    """
+    weight = inside.astype(np.float32)
+    blurred = cv2.GaussianBlur(rgb * weight[..., None], (0, 0), SHARPEN_SIGMA_PX)
+    norm = cv2.GaussianBlur(weight, (0, 0), SHARPEN_SIGMA_PX)
+    smooth = blurred / np.maximum(norm, 1e-6)[..., None]
+    lifted = np.clip(rgb + share * (rgb - smooth), 0.0, 1.0)
+    return np.where(inside[..., None], lifted, rgb).astype(np.float32)

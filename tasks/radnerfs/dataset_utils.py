@@ -243,9 +243,7 @@ class RADNeRFDataset:
         kept = good_views(position, quality, best_view)
         return RayTable(*(column[kept] for column in columns), torch.nonzero(mouth[kept])[:, 0], best_view)
 
-    def _flatten(
-        self, frame: FrameRays, number: int, row: int, stride: int
-    ) -> tuple[Tensor, ...]:
+    def _flatten(self, frame: FrameRays, number: int, row: int, stride: int) -> tuple[Tensor, ...]:
         """Columns of ``RayTable`` for one frame, then how well its rays show the skin and which lie on the mouth."""
         position = self.unit_positions(frame.hits.canonical)
         keep = frame.learn & (np.abs(position).max(axis=-1) <= 1.0)

@@ -37,6 +37,7 @@ from tasks.radnerfs.validation import (
     HeldOutFrame,
     blended,
     box_mask,
+    composited,
     difference,
     psnr_over,
     render_stored_frame,
@@ -58,6 +59,8 @@ class Scores:
         frames: how many were evaluated.
         psnr, psnr_mouth: of the rendering over the edited region and over the mouth's box, dB.
         retrieval_psnr, retrieval_psnr_mouth: of the nearest training frame, warped onto the landmarks.
+        matched_retrieval_psnr, matched_retrieval_psnr_mouth: the same with the compositor's colour match, which the
+            rendering has too.
         mean_psnr, mean_psnr_mouth: of the mean training frame, warped onto the landmarks.
         sharpness: median ratio, rendered to source, of the variance of the Laplacian in the mouth's box.
         retrieval_sharpness: the same of the retrieval baseline.
@@ -68,6 +71,8 @@ class Scores:
     psnr_mouth: float
     retrieval_psnr: float
     retrieval_psnr_mouth: float
+    matched_retrieval_psnr: float
+    matched_retrieval_psnr_mouth: float
     mean_psnr: float
     mean_psnr_mouth: float
     sharpness: float
@@ -90,9 +95,11 @@ def evaluate(
         frame = render_stored_frame(dataset, person, index)
         if frame is not None:
             bounds = frame.frame.hits.bounds
-            warped = _over_source(frame, baseline.render(index, bounds))
+            nearest = baseline.render(index, bounds)
+            warped = _over_source(frame, nearest)
+            matched = composited(nearest.astype(np.float32) / 255, frame.frame.rgb, frame.alpha)
             still = _over_source(frame, baseline.render_mean(index, bounds))
-            rows.append(_score(frame, warped, still))
+            rows.append(_score(frame, warped, matched, still))
             if number in shown:
                 name = f"{int(dataset.source.rows[index]):06d}.png"
                 write_png(folder / name, picture(frame, warped))
@@ -100,7 +107,7 @@ def evaluate(
     if not rows:
         raise CheckpointError(f"{dataset.source.video_id} has no held-out frame; prepare a longer clip")
     table = np.stack(rows)
-    scores = Scores(len(rows), *np.nanmean(table[:, :6], axis=0).tolist(), *np.nanmedian(table[:, 6:], axis=0).tolist())
+    scores = Scores(len(rows), *np.nanmean(table[:, :8], axis=0).tolist(), *np.nanmedian(table[:, 8:], axis=0).tolist())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(asdict(scores), indent=1))
     return scores
@@ -117,10 +124,12 @@ def _over_source(frame: HeldOutFrame, window: NDArray[np.uint8]) -> NDArray[np.u
     return blended(window, frame.frame.rgb, frame.alpha)
 
 
-def _score(frame: HeldOutFrame, warped: NDArray[np.uint8], still: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Six PSNRs and two sharpness ratios of one frame, in the order of ``Scores``."""
+def _score(
+    frame: HeldOutFrame, warped: NDArray[np.uint8], matched: NDArray[np.uint8], still: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Eight PSNRs and two sharpness ratios of one frame, in the order of ``Scores``."""
     source, box = frame.frame.rgb, box_mask(frame.mouth_box, frame.edited)
-    images = (frame.rendered, warped, still)
+    images = (frame.rendered, warped, matched, still)
     values = [psnr_over(image, source, mask) for image in images for mask in (frame.edited, box)]
     own = max(sharpness(source, box), 1e-6)
     return np.array([*values, sharpness(frame.rendered, box) / own, sharpness(warped, box) / own])

@@ -200,18 +200,19 @@ def fitted_sizes(config: RADNeRFTaskConfig, px_per_unit: float, n_frames: int) -
     return replace(config.radnerf, position_grid=fitted, individual_embedding_num=n_frames)
 
 
-def build_optimizer(person: PersonField, config: OptimConfig, device: torch.device) -> torch.optim.Adam:
-    """Adam with GeneFace++'s groups: networks, grids (faster), attention."""
+def build_optimizer(person: PersonField, config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW with GeneFace++'s groups: networks, grids (faster), attention."""
     groups: dict[str, list[Tensor]] = {"network": [], "grid": [], "attention": []}
     for name, value in person.named_parameters():
         kind = "grid" if "embedder" in name else "attention" if "cond_att_net" in name else "network"
         groups[kind].append(value)
     scales = {"network": 1.0, "grid": config.grid_lr_scale, "attention": config.attention_lr_scale}
-    return torch.optim.Adam(
+    return torch.optim.AdamW(
         [{"params": groups[kind], "lr_scale": scales[kind]} for kind in groups if groups[kind]],
         lr=config.lr,
         betas=(0.9, 0.99),
         eps=1e-15,
+        weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
 

@@ -14,6 +14,7 @@ from modules.radnerfs.antialias import render_window
 from modules.radnerfs.person import PersonField
 from modules.radnerfs.surface import edge_radius_px, region_weight, soft_alpha
 from modules.structures.landmarks import MOUTH
+from modules.video.colour_match import RingConfig, apply_field, estimate_field
 from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
 
 Box = tuple[int, int, int, int]
@@ -28,7 +29,7 @@ class HeldOutFrame:
         index: stored index. frame: what the crop shows.
         edited: bool ``[h, w]`` pixels that count: alpha above 0 and nothing in front.
         alpha: float32 ``[h, w, 1]`` as in inference.
-        rendered: uint8 ``[h, w, 3]``, the rendering blended into the source.
+        rendered: uint8 ``[h, w, 3]``, the rendering put into the source as in inference, colour matched.
         mouth_box: x0, y0, x1, y1 in the window.
     """
 
@@ -58,7 +59,14 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
     with torch.inference_mode():
         condition = person.encode(dataset.conditions[row][None].to(person.device))[0]
     image = render_window(person, dataset.face_model, dataset.pose(index), camera_matrix, frame.hits, edited, condition)
-    return HeldOutFrame(index, frame, edited, alpha, blended(image * 255, frame.rgb, alpha), box)
+    return HeldOutFrame(index, frame, edited, alpha, composited(image, frame.rgb, alpha), box)
+
+
+def composited(image: NDArray[np.float32], source: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """``image`` (0..1) over ``source`` by ``alpha [h, w, 1]`` after the compositor's colour match, frame by frame."""
+    ring = np.ascontiguousarray(alpha[..., 0])
+    field = estimate_field(source.astype(np.float32) / 255, image, ring, np.ones_like(ring), RingConfig())
+    return blended((image if field is None else apply_field(image, field)) * 255, source, alpha)
 
 
 def blended(image: NDArray, source: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.radnerfs.antialias import FINER, depth_jumps, finer_hits, render_window
+from modules.radnerfs.antialias import FINER, depth_jumps, finer_hits, smooth_window
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
 from modules.radnerfs.person import PersonField, render_hits, render_points
 from modules.radnerfs.surface import FacePose, region_weight, surface_hits
@@ -53,7 +53,7 @@ def test_jumps_match_a_loop(scene):
 def test_contour_pixels_are_means_of_their_rays_and_others_are_untouched(scene):
     speaker, pose, person, hits, condition = scene
     wanted = hits.weight > 0
-    image = render_window(person, speaker.model, pose, speaker.camera.matrix(), hits, wanted, condition)
+    image = smooth_window(person, speaker.model, pose, speaker.camera.matrix(), hits, wanted, condition)
     plain = render_hits(person, hits, wanted, condition)
     contour = depth_jumps(hits) & wanted & (region_weight(speaker.model, hits, "mouth") > 0)
     assert 20 < contour.sum() < 0.2 * wanted.sum()

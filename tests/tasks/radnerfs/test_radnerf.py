@@ -114,7 +114,7 @@ def test_init_from_takes_matching_tensors(clip, trained, tmp_path):
     batch = radnerf.draw_batch(task.rays, 2048, 0.5, torch.Generator().manual_seed(0))
     fresh = RADNeRFTask(config, task.dataset, torch.device("cpu"))
     with torch.no_grad():
-        started, blank = ((t.render(batch) - batch.rgb).square().mean() for t in (task, fresh))
+        started, blank = ((t.render(batch).rgb - batch.rgb).square().mean() for t in (task, fresh))
     assert started < 0.3 * blank
     wide = replace(config, radnerf=replace(SMALL, hidden_dim_color=48), init_from=str(trained))
     train(replace(wide, max_updates=1, state_interval=0), tmp_path / "wide", silent)

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import spsolve
 
-from inference.colour_match import MAX_LOG_GAIN, RingConfig, apply_field, estimate_field, membrane
+from modules.video.colour_match import MAX_LOG_GAIN, RingConfig, apply_field, estimate_field, membrane
 
 
 def direct_membrane(values, mass, stiffness):
