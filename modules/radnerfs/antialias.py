@@ -33,7 +33,7 @@ def render_window(
     wanted: NDArray[np.bool_],
     condition: Tensor,
 ) -> NDArray[np.float32]:
-    """Render the wanted pixels of a window as they are put into a frame: ``smooth_window`` (same arguments), sharpened."""
+    """Render the wanted pixels of a window as they go into a frame: ``smooth_window`` (same arguments), sharpened."""
     image = smooth_window(person, face_model, pose, camera_matrix, hits, wanted, condition)
     return sharpened(image, wanted & hits.mask, SHARPEN_SHARE)
 
