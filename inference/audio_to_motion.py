@@ -18,7 +18,7 @@ from data_gen.utils.process_audio.vad import detect_speech
 from modules.audio2motion.model import Audio2Motion
 from modules.audio2motion.motion_space import speech_envelope
 from modules.commons.checkpoint import Checkpoint, load_checkpoint
-from modules.commons.errors import CheckpointError
+from modules.commons.errors import CheckpointError, first_line
 from modules.structures.audio import AudioClip
 from modules.structures.motion import MotionSequence
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
@@ -136,7 +136,9 @@ def _build_model(checkpoint: Checkpoint) -> Audio2Motion:
         model = Audio2Motion(config, torch.zeros(len(config.units)), int(checkpoint.extra["n_expression"]))
         model.load_state_dict({name: _full(value) for name, value in checkpoint.model.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{checkpoint.directory}: not an audio → motion checkpoint ({error})") from error
+        raise CheckpointError(
+            f"{checkpoint.directory}: not an audio → motion checkpoint ({first_line(error)})"
+        ) from error
     return model.eval()
 
 

@@ -128,7 +128,7 @@ class PortraitPainter:
         self.rows = rows
         self.plan = plan
         self.crops = portrait_crops(source.crops)
-        self.renderer = IdentityRenderer(job.head_ckpt, source.face_model, job.device)
+        self.renderer = IdentityRenderer(job.head_ckpt, source.face_model, job.device, warn_of_size=False)
         end_rays_at(self.renderer, job.raymarching_end_threshold)
         self.conditions = self.renderer.conditions(plan.expression, lle_percent=job.lle_percent)
         self.compositor = FaceCompositor()

@@ -46,12 +46,15 @@ class IdentityRenderer:
         checkpoint_dir: what training wrote.
         face_model: the CPU model the coefficients belong to.
         device: ``auto``, ``cpu`` or ``cuda``.
+        warn_of_size: say so when a face is rendered much larger than training showed it.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt or belongs to another face model.
     """
 
-    def __init__(self, checkpoint_dir: Path, face_model: FaceModel, device: str = "auto") -> None:
+    def __init__(
+        self, checkpoint_dir: Path, face_model: FaceModel, device: str = "auto", *, warn_of_size: bool = True
+    ) -> None:
         self.person, self.config, version = load_person(checkpoint_dir, pick_device(device))
         if version != face_model.version:
             raise CheckpointError(
@@ -59,7 +62,7 @@ class IdentityRenderer:
                 f"train the person again"
             )
         self.face_model = face_model
-        self._warned_of_size = False
+        self._warned_of_size = not warn_of_size
 
     def conditions(self, expression: NDArray[np.float32], lle_percent: float = 0.0) -> Tensor:
         """Condition windows ``[T, window, 204]`` of a whole motion; row t goes to ``render_patch`` of frame t.

@@ -17,7 +17,7 @@ fi
 clips=$(realpath "$1")
 offsets=$(realpath "$2")
 cd "$(dirname "$0")/.."
-python=.venv/bin/python
+python="${PYTHON:-.venv/bin/python}"
 [[ -x $python ]] || python=python3
 
 "$python" data_gen/runs/build_av_corpus.py --clips "$clips" --offsets "$offsets" --out data/audio2motion

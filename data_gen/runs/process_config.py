@@ -15,10 +15,12 @@ class DetectConfig:
 
     Attributes:
         backend: 'centerface', 'blazeface' or 'auto' (CenterFace when its file is there).
+        extractor: runtime of the landmark model: 'litert', or the optional 'mediapipe' package.
         min_face_px: least face height, forehead to chin, that is worth working on.
     """
 
     backend: Literal["auto", "centerface", "blazeface"] = "auto"
+    extractor: Literal["litert", "mediapipe"] = "litert"
     min_face_px: float = 24.0
 
 

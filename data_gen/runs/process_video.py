@@ -29,6 +29,7 @@ from data_gen.runs import stages
 from data_gen.runs.process_config import ProcessVideoConfig
 from modules.commons.config import load_config
 from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
+from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel
@@ -228,7 +229,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     if arguments.list:
         for stage in STAGES:
             log.info("%-9s %s -> %s", stage.name, ", ".join(("video", *stage.reads)), ", ".join(stage.writes))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
-from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker
 from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
 from data_gen.utils.process_video.face_detector import FaceDetector, track_and_landmark
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm_for_a_video
@@ -49,8 +49,9 @@ def track(stage: StageInput) -> None:
     times: list[Fraction] = []
     with VideoReader(stage.video) as reader:
         frames = _timed(_counted(reader.frames(), "track", _expected_frames(reader), stage.progress), times)
+        landmarker = build_landmarker(settings.extractor)
         face, landmarks = track_and_landmark(
-            frames, FaceLandmarker(), FaceDetector(settings.backend), min_face_px=settings.min_face_px
+            frames, landmarker, FaceDetector(settings.backend), min_face_px=settings.min_face_px
         )
     save_frame_times(stage.workspace.times, np.array([float(time - times[0]) for time in times]))
     face.save(stage.workspace.track)

@@ -41,3 +41,9 @@ class BackendUnavailableError(GeneFaceError):
 
 class ModelFileError(GeneFaceError):
     """A model file is missing or its hash is wrong; the message says which script fetches it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line: torch lists every tensor that does not fit on a line of its own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200] if lines else type(error).__name__

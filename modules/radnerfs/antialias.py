@@ -20,8 +20,8 @@ from modules.radnerfs.surface import FacePose, SurfaceHits, region_weight, surfa
 JUMP_DM = 0.04
 """Neighbouring pixels whose canonical points lie farther apart see different surfaces."""
 FINER = 2
-SHARPEN_SHARE, SHARPEN_SIGMA_PX = 0.35, 1.0
-"""Strength and width of the unsharp mask on a rendered window."""
+SHARPEN_SIGMA_PX = 1.0
+"""Width of the unsharp mask on a rendered window."""
 
 
 def render_window(
@@ -35,7 +35,7 @@ def render_window(
 ) -> NDArray[np.float32]:
     """Render the wanted pixels of a window as they go into a frame: ``smooth_window`` (same arguments), sharpened."""
     image = smooth_window(person, face_model, pose, camera_matrix, hits, wanted, condition)
-    return sharpened(image, wanted & hits.mask, SHARPEN_SHARE)
+    return sharpened(image, wanted & hits.mask, float(person.sharpen_share))
 
 
 def smooth_window(

@@ -40,6 +40,7 @@ class PersonField(nn.Module):
         motion_bank: ``[M, 204]`` z-scored conditions of the training frames: the motion this person showed.
         trust: uint8 ``[G, G, G]`` per cell (z, y, x) of the cube: 0 where training saw no skin or could not explain
             what it saw (hair that falls over a cheek), 255 where it could.
+        sharpen_share: ``[]`` strength of the unsharp mask that makes renderings as sharp as the clip.
         best_view: uint8 ``[G, G, G]`` quality (``surface.view_quality`` · 255) of the frame that shows the cell best.
     """
 
@@ -52,6 +53,7 @@ class PersonField(nn.Module):
     motion_bank: Tensor
     trust: Tensor
     best_view: Tensor
+    sharpen_share: Tensor
 
     def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int) -> None:
         super().__init__()
@@ -62,6 +64,7 @@ class PersonField(nn.Module):
         self.register_buffer("box_center", torch.zeros(3))
         self.register_buffer("box_scale", torch.ones(()))
         self.register_buffer("px_per_dm", torch.ones(()))
+        self.register_buffer("sharpen_share", torch.zeros(()))
         self.register_buffer("motion_bank", torch.zeros(n_motion, config.cond_in_dim))
         self.register_buffer("trust", torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8))
         self.register_buffer("best_view", torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8))

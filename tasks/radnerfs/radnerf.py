@@ -18,7 +18,7 @@ from torch import Tensor
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint, save_checkpoint
 from modules.commons.config import dump_config
 from modules.commons.device import pick_device
-from modules.commons.errors import CheckpointError
+from modules.commons.errors import CheckpointError, first_line
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
 from modules.face_model.model import FaceModel
@@ -32,7 +32,7 @@ from tasks.hooks import CallHook, ProgressHook, ScalarHook
 from tasks.radnerfs.dataset_utils import RADNeRFDataset, RayBatch, draw_batch, draw_labelled
 from tasks.radnerfs.frame_errors import FrameErrors
 from tasks.radnerfs.losses import charbonnier, code_penalty, psnr
-from tasks.radnerfs.validation import write_validation_images
+from tasks.radnerfs.validation import natural_sharpening, write_validation_images
 from tasks.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,10 @@ class RADNeRFTask:
                 believed = self.frames.believed[batch.frame] > 0
                 found.append((batch.position[believed], error[believed], mouth[believed]))
         self.person.trust.copy_(trust_cells(*(torch.cat(part) for part in zip(*found, strict=True))))
+
+    def measure_sharpening(self) -> None:
+        """Write into the person how much its renderings are to be sharpened."""
+        self.person.sharpen_share.fill_(natural_sharpening(self.dataset, self.averaged()))
 
     def averaged(self) -> PersonField:
         """A copy of the person with the averaged weights and one appearance code, as a checkpoint holds it."""
@@ -292,6 +296,7 @@ def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset
         ScalarHook(work / "tb_logs", config.log_interval),
         CallHook(lambda step: save_state(task, state_dir, step), config.state_interval, at_end=False),
         CallHook(lambda _: task.measure_trust(), 0),
+        CallHook(lambda _: task.measure_sharpening(), 0),
         CallHook(validate, config.val_interval, at_end=config.val_images > 0),
     ]
     Trainer(task, config.max_updates, hooks, start).fit()
@@ -338,7 +343,9 @@ def load_person(directory: Path, device: torch.device) -> tuple[PersonField, RAD
         person.load_state_dict({name: value.float() if value.is_floating_point() else value
                                 for name, value in checkpoint.model.items()})  # fmt: skip
     except (RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{directory} does not hold a person's head: {error}") from error
+        raise CheckpointError(
+            f"{directory} does not hold a person's head of this version ({first_line(error)}); train it again"
+        ) from error
     return person.to(device).eval(), config, checkpoint.face_model_version
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from modules.radnerfs.antialias import render_window
+from modules.radnerfs.antialias import render_window, sharpened, smooth_window
 from modules.radnerfs.person import PersonField
-from modules.radnerfs.surface import edge_radius_px, region_weight, soft_alpha
+from modules.radnerfs.surface import edge_radius_px, region_weight, soft_alpha, surface_hits
 from modules.structures.landmarks import MOUTH
 from modules.video.colour_match import RingConfig, apply_field, estimate_field
 from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
 
 Box = tuple[int, int, int, int]
 PICTURE_SCALE = 3
+SHARPEN_SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +61,44 @@ def render_stored_frame(dataset: RADNeRFDataset, person: PersonField, index: int
         condition = person.encode(dataset.conditions[row][None].to(person.device))[0]
     image = render_window(person, dataset.face_model, dataset.pose(index), camera_matrix, frame.hits, edited, condition)
     return HeldOutFrame(index, frame, edited, alpha, composited(image, frame.rgb, alpha), box)
+
+
+def natural_sharpening(dataset: RADNeRFDataset, person: PersonField, count: int = 12) -> float:
+    """The strongest unsharp mask that leaves new lips no sharper than the clip shows its own.
+
+    Training blurs what frames disagree about; how much depends on the clip, so it is measured: training frames are
+    given the motion of others, as new speech will, and their mouths compared with the filmed ones.
+    """
+    frames = dataset.train_indices
+    chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    partners = (chosen + len(frames) // 2) % len(frames)
+    pairs = zip(frames[chosen].tolist(), frames[partners].tolist(), strict=True)
+    seen = [ratios for pair in pairs if (ratios := _sharpness_ratios(dataset, person, *pair)) is not None]
+    natural = np.median(seen, axis=0) <= 1 if seen else np.zeros(len(SHARPEN_SHARES), dtype=bool)
+    return max((share for share, fits in zip(SHARPEN_SHARES, natural, strict=True) if fits), default=0.0)
+
+
+def _sharpness_ratios(dataset: RADNeRFDataset, person: PersonField, index: int, moved_by: int) -> list[float] | None:
+    """Sharpness of the mouth, rendered with another frame's motion to filmed, for each of ``SHARPEN_SHARES``.
+
+    None when the mouth is not to be seen.
+    """
+    frame = dataset.frame_rays(index)
+    box = mouth_box(dataset, index, frame) if frame else None
+    if frame is None or box is None or not frame.learn.any():
+        return None
+    pose = replace(dataset.pose(index), expression=dataset.pose(moved_by).expression)
+    camera_matrix, bounds = dataset.source.camera_matrix(index), frame.hits.bounds
+    hits = surface_hits(dataset.face_model, pose, camera_matrix, bounds, dataset.region)
+    with torch.inference_mode():
+        windows = dataset.conditions[int(dataset.source.rows[moved_by])][None]
+        condition = person.encode(windows.to(person.device))[0]
+    wanted = frame.learn & hits.mask
+    image = smooth_window(person, dataset.face_model, pose, camera_matrix, hits, wanted, condition)
+    mask = box_mask(box, wanted)
+    own = max(sharpness(frame.rgb, mask), 1e-6)
+    tried = [np.round(sharpened(image, wanted, share) * 255).astype(np.uint8) for share in SHARPEN_SHARES]
+    return [sharpness(picture, mask) / own for picture in tried]
 
 
 def composited(image: NDArray[np.float32], source: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:

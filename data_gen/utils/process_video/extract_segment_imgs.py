@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.mp_segmenter import PersonSegmenter
 from modules.commons.errors import CheckpointError, GeneFaceError
+from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import VideoWorkspace
 from modules.structures.dataset import NeRFDataset
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Cut the person out of a prepared video's crops.", allow_abbrev=False)
     parser.add_argument("--video_id", required=True)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     workspace = VideoWorkspace(arguments.video_id)
     try:
         if not workspace.dataset.exists():

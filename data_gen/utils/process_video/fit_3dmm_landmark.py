@@ -127,11 +127,8 @@ def cal_lan_loss_mp_with_occlusion(proj_lan: Tensor, gt_lan: Tensor, occlusion_m
     Returns:
         Scalar, differentiable in ``proj_lan``.
     """
-    weights = landmark_loss_weights(proj_lan.shape[-2]).to(proj_lan)
-    if occlusion_mask is None:
-        visible = weights.expand(proj_lan.shape[:-1])
-    else:
-        visible = weights * (1.0 - occlusion_mask.to(proj_lan))
+    weights = landmark_loss_weights(proj_lan.shape[-2]).to(proj_lan).expand(proj_lan.shape[:-1])
+    visible = weights if occlusion_mask is None else weights * (1.0 - occlusion_mask.to(proj_lan))
     squared = torch.where(visible[..., None] > 0, proj_lan - gt_lan, 0.0).square()
     return (visible[..., None] * squared).mean()
 
@@ -168,6 +165,7 @@ def fit_3dmm(
     if len(rows) == 0:
         raise FitDivergedError(f"none of {len(landmarks)} frames has landmarks that a face model can be fitted to")
     params = fit.fit_pose(identity, params, seen, config.pose_iterations)
+    at_start = _landmark_loss(fit, identity, params, seen)
     chosen = _spread_frames(params, config.identity_frames)
     identity, solved = fit.fit_identity(identity, params[chosen], seen.rows(chosen), config.identity_iterations)
     params[chosen] = solved
@@ -175,6 +173,12 @@ def fit_3dmm(
     params = _fit_windows(fit, identity, params, seen, config.frame_iterations)
     if not bool(torch.isfinite(params).all() and torch.isfinite(identity).all()):
         raise FitDivergedError(f"the face-model fit of {len(landmarks)} frames did not stay finite")
+    at_end = _landmark_loss(fit, identity, params, seen)
+    if at_end > at_start:
+        raise FitDivergedError(
+            f"fitting {len(landmarks)} frames made their landmark loss worse ({at_start:.3g} to {at_end:.3g}); "
+            "are these landmarks of a face?"
+        )
     residual = _relative_errors(fit, identity, params, seen)
     return _coefficients(len(landmarks), camera, face_model, config, rows, identity, params, residual)
 
@@ -351,6 +355,20 @@ def _fit_windows(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Obser
         solved = fit.fit_frames(identity, params[rows], seen.rows(rows), iterations, context=start - first)
         params[rows] = solved
     return params
+
+
+def _landmark_loss(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations) -> float:
+    """GeneFace++'s loss of the fitted points in dm; what the solver minimises is robust, so this must fall with it."""
+    total = 0.0
+    for rows in frame_chunks(len(seen)):
+        part = seen.rows(rows)
+        scale = part.px_per_dm[:, None, None]
+        hidden = (part.weights <= 0).float()
+        loss = cal_lan_loss_mp_with_occlusion(
+            fit.points_px(identity, params[rows]) / scale, part.points / scale, hidden
+        )
+        total += float(loss) * len(part.points)
+    return total / len(seen)
 
 
 def _relative_errors(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from data_gen.utils.process_video.crop_utils import crop_frame, load_crop_metadata
 from modules.commons.errors import GeneFaceError
+from modules.commons.log import configure_logging
 from modules.commons.workspace import VideoWorkspace
 from modules.structures.crops import CropMetadata
 from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--video", type=Path, help="default: data/raw/videos/ID.mp4")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     workspace = VideoWorkspace(arguments.video_id)
     try:
         metadata = load_crop_metadata(workspace.crop_metadata)

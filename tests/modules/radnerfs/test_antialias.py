@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.radnerfs.antialias import FINER, depth_jumps, finer_hits, smooth_window
+from modules.radnerfs.antialias import FINER, depth_jumps, finer_hits, render_window, sharpened, smooth_window
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
 from modules.radnerfs.person import PersonField, render_hits, render_points
 from modules.radnerfs.surface import FacePose, region_weight, surface_hits
@@ -65,3 +65,27 @@ def test_contour_pixels_are_means_of_their_rays_and_others_are_untouched(scene):
         mask = fine.mask[block]
         colours = render_points(person, fine.canonical[block][mask], fine.direction[block][mask], condition)
         np.testing.assert_allclose(image[row, column], colours.mean(axis=0), atol=1e-5)
+
+
+def test_sharpening_lifts_detail_inside_and_leaves_the_rest():
+    image = np.random.default_rng(5).uniform(0.3, 0.7, (24, 30, 3)).astype(np.float32)
+    image[:, 15:] += 0.2
+    inside = np.zeros((24, 30), bool)
+    inside[4:20, 3:27] = True
+    lifted = sharpened(image, inside, 0.5)
+    np.testing.assert_array_equal(lifted[~inside], image[~inside])
+    np.testing.assert_array_equal(sharpened(image, inside, 0.0), image)
+    assert lifted[inside].var() > 1.3 * image[inside].var()
+    flat = np.full_like(image, 0.4)
+    np.testing.assert_allclose(sharpened(flat, inside, 0.5), flat, atol=1e-6)
+
+
+def test_a_window_is_sharpened_as_the_person_says(scene):
+    speaker, pose, person, hits, condition = scene
+    wanted = hits.weight > 0
+    arguments = (person, speaker.model, pose, speaker.camera.matrix(), hits, wanted, condition)
+    person.sharpen_share.fill_(0.45)
+    window = render_window(*arguments)
+    person.sharpen_share.fill_(0.0)
+    np.testing.assert_array_equal(window, sharpened(smooth_window(*arguments), wanted & hits.mask, 0.45))
+    np.testing.assert_array_equal(render_window(*arguments), smooth_window(*arguments))

@@ -15,9 +15,10 @@ from modules.commons.errors import CheckpointError
 from modules.commons.progress import silent
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
 from tasks.configs import OptimConfig, RADNeRFTaskConfig
-from tasks.radnerfs import radnerf
+from tasks.radnerfs import radnerf, validation
 from tasks.radnerfs.evaluate import evaluate
 from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, load_person, set_learning_rate, train
+from tasks.radnerfs.validation import SHARPEN_SHARES, natural_sharpening
 from tests.support.synthetic_clip import prepare_synthetic_clip
 
 GRID = GridConfig(n_levels=6, desired_resolution=256, log2_table_size=14, grid_type="hash")
@@ -65,6 +66,20 @@ def test_training_beats_the_mean_face_and_stays_sharp(clip, trained):
     assert len(list((root / "evaluation").glob("*.png"))) == 1
     assert list((root / "training" / "person" / "validation" / "000120").glob("*.png"))
     assert list((root / "training" / "person" / "tb_logs").glob("events*"))
+
+
+def test_sharpening_stops_where_training_mouths_are_as_sharp_as_the_clip(clip, trained, monkeypatch):
+    _, _, speaker = clip
+    person, config, _ = load_person(trained, torch.device("cpu"))
+    dataset = load_dataset(config, speaker.model, silent)
+    found = natural_sharpening(dataset, person)
+    assert found == pytest.approx(float(person.sharpen_share)) and found in SHARPEN_SHARES
+    monkeypatch.setattr(validation, "sharpness", lambda image, mask: 1.0 + (image.max() > 255))
+    assert natural_sharpening(dataset, person) == SHARPEN_SHARES[-1]  # nothing makes it sharper than the clip
+    monkeypatch.setattr(validation, "_sharpness_ratios", lambda *_: [0.5, 0.9, 1.01, 1.2, 1.4, 1.7])
+    assert natural_sharpening(dataset, person) == SHARPEN_SHARES[1]
+    monkeypatch.setattr(validation, "_sharpness_ratios", lambda *_: None)
+    assert natural_sharpening(dataset, person) == 0.0
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(clip, tmp_path, monkeypatch):
