@@ -116,7 +116,7 @@ class IdentityRenderer:
         alpha = hits.weight
         if shown is not None:
             alpha = np.maximum(alpha, surface_hits(self.face_model, shown, matrix, bounds, region, source).weight)
-        quality = view_quality(self.face_model, mesh, hits, 4 * radius_px)
+        quality = view_quality(self.face_model, mesh, hits, radius_px)
         quality = np.maximum(quality, region_weight(self.face_model, hits, "mouth"))  # lips are always replaced
         known = self.person.known(hits.canonical, quality)
         alpha = soft_alpha(alpha, hits.mask & (known > 0.05), radius_px) * known

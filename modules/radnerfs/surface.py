@@ -25,6 +25,8 @@ TEETH_ROOM_DM = 0.2
 
 SILHOUETTE_DM = 0.1
 """Neighbouring pixels whose depths differ by more lie on two sides of a silhouette."""
+SILHOUETTE_EDGES = 4
+"""A fit's silhouette may be wrong by this many edge radii (1 cm: measured in profile)."""
 
 EDGE_DM = 0.025
 """Half width of the alpha's soft edge where the region ends at a silhouette."""
@@ -163,11 +165,11 @@ def region_weight(face_model: FaceModel, hits: SurfaceHits, region: Region) -> N
     return interpolate(hits.fragments, face_model.triangles.numpy(), weights)[..., 0]
 
 
-def view_quality(face_model: FaceModel, mesh: PosedMesh, hits: SurfaceHits, radius_px: float) -> NDArray[np.float32]:
+def view_quality(face_model: FaceModel, mesh: PosedMesh, hits: SurfaceHits, edge_px: float) -> NDArray[np.float32]:
     """How well a window shows its places on the head, ``[h, w]`` 0..1.
 
     It is the cosine between the normal of the resting face (folds of a smile stay usable) and the way to the camera,
-    falling to 0 within ``radius_px`` of a silhouette. The mouth counts as facing the camera: lips roll in, and what
+    falling to 0 within four ``edge_radius_px`` of a silhouette. The mouth counts as facing the camera: lips roll in, and what
     lies between them is seen through a hole.
     """
     triangles = face_model.triangles.numpy()
@@ -179,7 +181,11 @@ def view_quality(face_model: FaceModel, mesh: PosedMesh, hits: SurfaceHits, radi
     cosine[values[..., 3] > 0] = 1
     depth = interpolate(hits.fragments, triangles, mesh.depth[:, None], fill=np.inf)[..., 0]
     inside = cv2.distanceTransform((~silhouettes(depth)).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.where(hits.mask, cosine * np.minimum(inside / radius_px, 1), 0).clip(0, 1).astype(np.float32)
+    return (
+        np.where(hits.mask, cosine * np.minimum(inside / (SILHOUETTE_EDGES * edge_px), 1), 0)
+        .clip(0, 1)
+        .astype(np.float32)
+    )
 
 
 def silhouettes(depth: NDArray[np.float32]) -> NDArray[np.bool_]:

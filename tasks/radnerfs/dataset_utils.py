@@ -190,8 +190,8 @@ class RADNeRFDataset:
         if occluder is not None:
             learn &= ~dilate(window_of(occluder, bounds), 3)
         rgb = window_of(self.source.crop(index), bounds)
-        radius_px = 4 * edge_radius_px(camera_matrix, self.pose(index).translation)
-        quality = view_quality(self.face_model, mesh, hits, radius_px)
+        edge_px = edge_radius_px(camera_matrix, self.pose(index).translation)
+        quality = view_quality(self.face_model, mesh, hits, edge_px)
         return FrameRays(hits, learn, mouth & learn, rgb, quality)
 
     def unit_positions(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:

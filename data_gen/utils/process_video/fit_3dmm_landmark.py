@@ -55,6 +55,7 @@ INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
 _WINDOW, _LOOK_AHEAD, _CONTEXT = 192, 12, 2
 _MIN_POINTS, _MIN_STEADY_POINTS = 30, 6
 _CUT_JUMP = 0.5
+_GOOD_LOSS_DM2 = 1e-3  # weighted 3 mm: below it a fit that was nearly exact at the start may give a little
 _MIN_DISTANCE_DM = 5.0
 _INTER_OCULAR_DM = 0.9
 
@@ -174,7 +175,7 @@ def fit_3dmm(
     if not bool(torch.isfinite(params).all() and torch.isfinite(identity).all()):
         raise FitDivergedError(f"the face-model fit of {len(landmarks)} frames did not stay finite")
     at_end = _landmark_loss(fit, identity, params, seen)
-    if at_end > at_start:
+    if at_end > 1.5 * at_start + _GOOD_LOSS_DM2:
         raise FitDivergedError(
             f"fitting {len(landmarks)} frames made their landmark loss worse ({at_start:.3g} to {at_end:.3g}); "
             "are these landmarks of a face?"

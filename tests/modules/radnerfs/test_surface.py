@@ -66,7 +66,7 @@ def test_pixels_at_a_vertex_see_its_canonical_place(speaker, pose, hits):
 
 def test_view_quality_falls_along_slopes_and_at_silhouettes(speaker, pose, hits):
     mesh = project_mesh(speaker.model, pose, speaker.camera.matrix())
-    quality = view_quality(speaker.model, mesh, hits, radius_px=4.0)
+    quality = view_quality(speaker.model, mesh, hits, edge_px=1.0)
     assert quality[~hits.mask].max() == 0 and quality.min() >= 0 and 0.9 < quality.max() <= 1
     rim = hits.mask & ~np.roll(hits.mask, 1, axis=1)
     assert rim.sum() > 50 and quality[rim].max() <= 0.25  # a silhouette's own pixels are one pixel from its other side
