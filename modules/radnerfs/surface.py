@@ -169,8 +169,8 @@ def view_quality(face_model: FaceModel, mesh: PosedMesh, hits: SurfaceHits, edge
     """How well a window shows its places on the head, ``[h, w]`` 0..1.
 
     It is the cosine between the normal of the resting face (folds of a smile stay usable) and the way to the camera,
-    falling to 0 within four ``edge_radius_px`` of a silhouette. The mouth counts as facing the camera: lips roll in, and what
-    lies between them is seen through a hole.
+    falling to 0 within ``SILHOUETTE_EDGES`` times ``edge_px`` (``edge_radius_px``) of a silhouette. The mouth counts as
+    facing the camera: lips roll in, and what lies between them is seen through a hole.
     """
     triangles = face_model.triangles.numpy()
     resting = vertex_normals(face_model.canonical_vertices.numpy(), triangles)
