@@ -33,9 +33,9 @@ def render_window(
     wanted: NDArray[np.bool_],
     condition: Tensor,
 ) -> NDArray[np.float32]:
-    """Render the wanted pixels of a window as they go into a frame: ``smooth_window`` (same arguments), sharpened."""
+    """Render the wanted pixels of a window for a frame: ``smooth_window`` (same arguments), the mouth sharpened."""
     image = smooth_window(person, face_model, pose, camera_matrix, hits, wanted, condition)
-    return sharpened(image, wanted & hits.mask, float(person.sharpen_share))
+    return sharpened(image, wanted & hits.mask, float(person.sharpen_share) * region_weight(face_model, hits, "mouth"))
 
 
 def smooth_window(
@@ -118,17 +118,17 @@ def render_fine(
     return np.where(count > 0, colours.sum(axis=1) / np.maximum(count, 1), fallback).astype(np.float32)
 
 
-def sharpened(rgb: NDArray[np.float32], inside: NDArray[np.bool_], share: float) -> NDArray[np.float32]:
+def sharpened(rgb: NDArray[np.float32], inside: NDArray[np.bool_], share: NDArray[np.float32]) -> NDArray[np.float32]:
     """Unsharp masking of a patch: what training blurs by averaging over pixels and frames is lifted again.
 
     Args:
         rgb: ``[h, w, 3]`` 0..1, defined where ``inside``.
         inside: ``[h, w]``; pixels outside neither change nor count.
-        share: share of the difference from the blurred picture that is added.
+        share: ``[h, w]`` share of the difference from the blurred picture that is added.
     """
     weight = inside.astype(np.float32)
     blurred = cv2.GaussianBlur(rgb * weight[..., None], (0, 0), SHARPEN_SIGMA_PX)
     norm = cv2.GaussianBlur(weight, (0, 0), SHARPEN_SIGMA_PX)
     smooth = blurred / np.maximum(norm, 1e-6)[..., None]
-    lifted = np.clip(rgb + share * (rgb - smooth), 0.0, 1.0)
+    lifted = np.clip(rgb + share[..., None] * (rgb - smooth), 0.0, 1.0)
     return np.where(inside[..., None], lifted, rgb).astype(np.float32)

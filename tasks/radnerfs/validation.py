@@ -19,7 +19,8 @@ from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
 
 Box = tuple[int, int, int, int]
 PICTURE_SCALE = 3
-SHARPEN_SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8)
+SHARPEN_SHARES = (0.25, 0.35, 0.45, 0.6, 0.8)
+"""The least is always used: motion that no frame showed comes out softer than what can be measured on frames."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +76,8 @@ def natural_sharpening(dataset: RADNeRFDataset, person: PersonField, count: int 
     pairs = zip(frames[chosen].tolist(), frames[partners].tolist(), strict=True)
     seen = [ratios for pair in pairs if (ratios := _sharpness_ratios(dataset, person, *pair)) is not None]
     natural = np.median(seen, axis=0) <= 1 if seen else np.zeros(len(SHARPEN_SHARES), dtype=bool)
-    return max((share for share, fits in zip(SHARPEN_SHARES, natural, strict=True) if fits), default=0.0)
+    fitting = [share for share, fits in zip(SHARPEN_SHARES, natural, strict=True) if fits]
+    return max(fitting, default=SHARPEN_SHARES[0])
 
 
 def _sharpness_ratios(dataset: RADNeRFDataset, person: PersonField, index: int, moved_by: int) -> list[float] | None:
@@ -97,7 +99,8 @@ def _sharpness_ratios(dataset: RADNeRFDataset, person: PersonField, index: int, 
     image = smooth_window(person, dataset.face_model, pose, camera_matrix, hits, wanted, condition)
     mask = box_mask(box, wanted)
     own = max(sharpness(frame.rgb, mask), 1e-6)
-    tried = [np.round(sharpened(image, wanted, share) * 255).astype(np.uint8) for share in SHARPEN_SHARES]
+    at = region_weight(dataset.face_model, hits, "mouth")
+    tried = [np.round(sharpened(image, wanted, share * at) * 255).astype(np.uint8) for share in SHARPEN_SHARES]
     return [sharpness(picture, mask) / own for picture in tried]
 
 

@@ -76,10 +76,10 @@ def test_sharpening_stops_where_training_mouths_are_as_sharp_as_the_clip(clip, t
     assert found == pytest.approx(float(person.sharpen_share)) and found in SHARPEN_SHARES
     monkeypatch.setattr(validation, "sharpness", lambda image, mask: 1.0 + (image.max() > 255))
     assert natural_sharpening(dataset, person) == SHARPEN_SHARES[-1]  # nothing makes it sharper than the clip
-    monkeypatch.setattr(validation, "_sharpness_ratios", lambda *_: [0.5, 0.9, 1.01, 1.2, 1.4, 1.7])
+    monkeypatch.setattr(validation, "_sharpness_ratios", lambda *_: [0.5, 0.9, 1.01, 1.2, 1.4])
     assert natural_sharpening(dataset, person) == SHARPEN_SHARES[1]
     monkeypatch.setattr(validation, "_sharpness_ratios", lambda *_: None)
-    assert natural_sharpening(dataset, person) == 0.0
+    assert natural_sharpening(dataset, person) == SHARPEN_SHARES[0]
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(clip, tmp_path, monkeypatch):
