@@ -237,11 +237,12 @@ class RADNeRFDataset:
                     parts.append(answer)
         if not parts:
             raise CheckpointError(f"{self.source.crops_dir}: no crop shows the face; prepare the video again")
-        *columns, quality, mouth = (torch.cat(column) for column in zip(*parts, strict=True))
-        position = columns[0].float() / POSITION_STEPS
-        best_view = best_view_cells(position, quality)
-        kept = good_views(position, quality, best_view)
-        return RayTable(*(column[kept] for column in columns), torch.nonzero(mouth[kept])[:, 0], best_view)
+        position, direction, rgb, row, frame, quality, mouth = (torch.cat(part) for part in zip(*parts, strict=True))
+        unit = position.float() / POSITION_STEPS
+        best_view = best_view_cells(unit, quality)
+        kept = good_views(unit, quality, best_view)
+        on_mouth = torch.nonzero(mouth[kept])[:, 0]
+        return RayTable(position[kept], direction[kept], rgb[kept], row[kept], frame[kept], on_mouth, best_view)
 
     def _flatten(self, frame: FrameRays, number: int, row: int, stride: int) -> tuple[Tensor, ...]:
         """Columns of ``RayTable`` for one frame, then how well its rays show the skin and which lie on the mouth."""

@@ -97,7 +97,7 @@ def evaluate(
             bounds = frame.frame.hits.bounds
             nearest = baseline.render(index, bounds)
             warped = _over_source(frame, nearest)
-            matched = composited(nearest.astype(np.float32) / 255, frame.frame.rgb, frame.alpha)
+            matched = composited(nearest.astype(np.float32) / np.float32(255), frame.frame.rgb, frame.alpha)
             still = _over_source(frame, baseline.render_mean(index, bounds))
             rows.append(_score(frame, warped, matched, still))
             if number in shown:

@@ -107,7 +107,7 @@ def _sharpness_ratios(dataset: RADNeRFDataset, person: PersonField, index: int, 
 def composited(image: NDArray[np.float32], source: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
     """``image`` (0..1) over ``source`` by ``alpha [h, w, 1]`` after the compositor's colour match, frame by frame."""
     ring = np.ascontiguousarray(alpha[..., 0])
-    field = estimate_field(source.astype(np.float32) / 255, image, ring, np.ones_like(ring), RingConfig())
+    field = estimate_field(source.astype(np.float32) / np.float32(255), image, ring, np.ones_like(ring), RingConfig())
     return blended((image if field is None else apply_field(image, field)) * 255, source, alpha)
 
 
