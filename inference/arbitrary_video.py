@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from inference.driving import (
 from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
 from inference.identity import Identity, find_identity, train_identity, training_config
-from inference.jobs import ArbitraryJob
+from inference.jobs import ArbitraryJob, EditOptions, PersonOptions, SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.summary import AreaMeter, RunSummary
 from modules.commons.config import load_config
@@ -35,9 +36,10 @@ from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel, Region
 from modules.structures.audio import AudioClip
-from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
+from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
 from modules.structures.motion import MotionSequence
+from modules.video.alpha import AlphaWriter
 from modules.video.colour import rgb_from_planes
 from modules.video.pipeline import decoding, encoding
 from modules.video.reader import VideoReader
@@ -60,21 +62,26 @@ class EditRecord:
     with_hand: int = 0
 
 
-def open_source(job: ArbitraryJob, progress: Progress) -> PreparedSource:
+def open_source(video: Path, progress: Progress) -> PreparedSource:
     """Prepare the video (cached by content) and load its tables.
 
     Raises:
         GeneFaceError: the video cannot be used.
     """
-    with VideoReader(job.src_video) as reader:
+    with VideoReader(video) as reader:
         info = reader.info
-    sha256 = file_sha256(job.src_video)
-    workspace = VideoWorkspace(video_id_of(job.src_video, sha256))
+    sha256 = file_sha256(video)
+    workspace = VideoWorkspace(video_id_of(video, sha256))
     try:
-        _prepare(job.src_video, workspace, "fit", progress)
+        _prepare(video, workspace, "fit", progress)
     except NoFaceError as error:
-        raise NoFaceError(f"{job.src_video}: {error}") from error
-    return load_source(job.src_video, sha256, workspace, info)
+        raise NoFaceError(f"{video}: {error}") from error
+    return load_source(video, sha256, workspace, info)
+
+
+def prepare_training(source: PreparedSource, progress: Progress) -> None:
+    """Choose and store the frames that this person is learnt from."""
+    _prepare(source.video, source.workspace, STAGES[-1].name, progress)
 
 
 def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
@@ -83,7 +90,7 @@ def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: 
     run_stages(STAGES[:end], video, workspace, load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}), progress)
 
 
-def find_or_train_identity(job: ArbitraryJob, source: PreparedSource, progress: Progress) -> Identity:
+def find_or_train_identity(job: PersonOptions, source: PreparedSource, progress: Progress) -> Identity:
     """The checkpoint the job names, else the one made from this very video, else a new one."""
     if job.head_ckpt is not None:
         return Identity(job.head_ckpt, trained_now=False)
@@ -92,7 +99,7 @@ def find_or_train_identity(job: ArbitraryJob, source: PreparedSource, progress: 
     found = find_identity(source.sha256, source.face_model.version, training_config(*chosen) if job.config else None)
     if found is not None:
         return Identity(found, trained_now=False)
-    _prepare(source.video, workspace, STAGES[-1].name, progress)
+    prepare_training(source, progress)
     name = workspace.video_id if job.config is None else f"{workspace.video_id}-{job.config.stem}"
     return Identity(train_identity(training_config(*chosen), name, progress), trained_now=True)
 
@@ -103,7 +110,7 @@ def video_id_of(path: Path, sha256: str) -> str:
     return f"{stem}-{sha256[:10]}"
 
 
-def predict_motion(job: ArbitraryJob, speech: AudioClip) -> MotionSequence:
+def predict_motion(job: SpeechOptions, speech: AudioClip) -> MotionSequence:
     """Speech to motion; needs no video, so a wrong checkpoint is found out before minutes of preparing."""
     return speech_motion(job, speech, FaceModel.load(FACE_MODEL_FILE).version)
 
@@ -116,14 +123,16 @@ def plan_video(source: PreparedSource, motion: MotionSequence) -> EditPlan:
 class FrameEditor:
     """Repaints one frame at a time: render on the frame's grid, keep hands in front, put it back in the planes."""
 
-    def __init__(self, job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan) -> None:
+    def __init__(
+        self, options: EditOptions, source: PreparedSource, renderer: IdentityRenderer, plan: EditPlan
+    ) -> None:
         self.source = source
         self.plan = plan
-        self.renderer = IdentityRenderer(identity.checkpoint, source.face_model, job.device)
-        end_rays_at(self.renderer, job.raymarching_end_threshold)
-        self.conditions = self.renderer.conditions(plan.expression, lle_percent=job.lle_percent)
-        self.compositor = FaceCompositor(blend_mode=job.blend_mode)
-        self.region: Region = job.region
+        self.renderer = renderer
+        end_rays_at(renderer, options.raymarching_end_threshold)
+        self.conditions = renderer.conditions(plan.expression, lle_percent=options.lle_percent)
+        self.compositor = FaceCompositor(blend_mode=options.blend_mode)
+        self.region: Region = options.region
         self.last_row: int | None = None
 
     def patch(self, row: int) -> FramePatch:
@@ -184,7 +193,7 @@ def preview_frame(job: ArbitraryJob, source: PreparedSource, identity: Identity,
     if wanted >= len(source):
         raise ConfigError(f"--preview {wanted}: {source.video} has {len(source)} frames, numbered from 0")
     earlier = colour_memory(source.times_s, plan.edited, wanted) if plan.edited[wanted] else []
-    editor = FrameEditor(job, source, identity, plan)
+    editor = FrameEditor(job, source, IdentityRenderer(identity.checkpoint, source.face_model, job.device), plan)
     frame = None
     with VideoReader(source.video) as reader:
         for frame in reader.frames():
@@ -208,7 +217,7 @@ def edit_video(
 ) -> EditRecord:  # fmt: skip
     """Write the edited video (and the masks when asked for); both appear together or not at all."""
     record = EditRecord()
-    editor = FrameEditor(job, source, identity, plan)
+    editor = FrameEditor(job, source, IdentityRenderer(identity.checkpoint, source.face_model, job.device), plan)
     count = _frames_to_write(job, source, speech)
     if speech.duration_s > source.times_s[-1] + 0.5 and count == len(source):
         logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
@@ -216,8 +225,9 @@ def edit_video(
     job.out_name.parent.mkdir(parents=True, exist_ok=True)
     sound = speech_track(job.drv_aud, source.video)
     debug = DebugStrips(job.out_name) if job.debug else None
+    masks = None if job.save_masks is None else AlphaWriter(job.save_masks, source.info)
     with (
-        _MaskWriter(job, source.info) as masks,
+        masks or nullcontext(),
         VideoReader(source.video) as reader,
         VideoWriter(job.out_name, source.info, quality=quality, audio=sound) as writer,
         decoding(reader) as decoded,
@@ -226,16 +236,16 @@ def edit_video(
         for frame in decoded:
             if frame.index >= count:
                 break
-            result = frame
-            alpha = None
+            result, bounds, alpha = frame, None, None
             if plan.edited[frame.index]:
                 result, patch, occlusion = editor.edit(frame)
-                alpha = final_alpha(patch, occlusion)
+                bounds, alpha = patch.bounds, final_alpha(patch, occlusion)
                 record.area.add(float(alpha.sum()))
                 record.with_hand += occlusion is not None
                 if debug:
                     debug.add(frame, result, patch, alpha)
-            masks.write(frame, None if alpha is None else (patch.bounds, alpha))
+            if masks:
+                masks.write(frame, bounds, alpha)
             encoded.put(result)
             record.frames += 1
             progress("edit", record.frames, count)
@@ -254,38 +264,6 @@ def _frames_to_write(job: ArbitraryJob, source: PreparedSource, speech: AudioCli
     if job.length == "source":
         return len(source)
     return max(1, int(np.searchsorted(source.times_s, speech.duration_s, side="left")))
-
-
-class _MaskWriter:
-    """Writes the alpha of every frame losslessly as a grey video, or nothing when no file was asked for."""
-
-    def __init__(self, job: ArbitraryJob, info: VideoInfo) -> None:
-        layout = PlaneLayout("yuv444p", (0, 0), "center", True, "bt709")
-        self.info = replace(info, layout=layout, color_tags=(2, 2, 1, 2))
-        self.writer = (
-            VideoWriter(job.save_masks, self.info, quality=EncodeConfig(lossless=True), audio=None)
-            if job.save_masks
-            else None
-        )
-
-    def __enter__(self) -> _MaskWriter:
-        if self.writer:
-            self.writer.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self.writer:
-            self.writer.__exit__(*exc)  # type: ignore[arg-type]
-
-    def write(self, frame: Frame, alpha: tuple[tuple[int, int, int, int], NDArray[np.float32]] | None) -> None:
-        if self.writer is None:
-            return
-        luma = np.zeros(frame.size_hw, np.uint8)
-        if alpha is not None:
-            (x0, y0, x1, y1), values = alpha
-            luma[y0:y1, x0:x1] = np.round(values * 255)
-        grey = np.full(frame.size_hw, 128, np.uint8)
-        self.writer.write(replace(frame, planes=(luma, grey, grey), layout=self.info.layout))
 
 
 class DebugStrips:

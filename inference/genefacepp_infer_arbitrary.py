@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from inference.arbitrary_video import (
     preview_frame,
     summarise,
 )
+from inference.evaluation.results import masks_of_report, report_result
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
 from inference.summary import collected_warnings
@@ -76,15 +78,19 @@ class GeneFace2InferArbitrary:
         with timer.stage("motion"):
             motion = predict_motion(job, speech)
         with timer.stage("prepare"):
-            source = open_source(job, self.progress)
+            source = open_source(job.src_video, self.progress)
         with timer.stage("identity"):
             identity = find_or_train_identity(job, source, self.progress)
         plan = plan_video(source, motion)
         if job.preview is not None:
             with timer.stage("preview"):
                 return preview_frame(job, source, identity, plan)
+        masks = job.save_masks or (job.report and masks_of_report(job.report))
         with timer.stage("edit"):
-            record = edit_video(job, source, identity, plan, speech, self.progress)
+            record = edit_video(replace(job, save_masks=masks), source, identity, plan, speech, self.progress)
+        if job.report is not None:
+            with timer.stage("report"):
+                report_result(job, source, plan, (speech, motion), self.progress, masks)
         summary = summarise(job, source, identity, plan, record, timer.seconds, warnings)
         summary.write(job.summary_path)
         logger.info(
@@ -119,6 +125,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:
     )
     parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
     parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="also measure the result: DIR/report.html")
     parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
     parser.add_argument("--crf", type=int, default=14, help="x264 quality, 0 best .. 51")
     parser.add_argument("--lossless", action="store_true", help="exact samples (large file)")

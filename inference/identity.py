@@ -56,12 +56,12 @@ def find_identity(
         is_this_person = (
             extra.get("source_sha256") == source_sha256 and record.get("face_model_version") == face_model_version
         )
-        if is_this_person and (config is None or _was_trained_with(candidate, config)):
+        if is_this_person and (config is None or was_trained_with(candidate, config)):
             return candidate
     return None
 
 
-def _was_trained_with(checkpoint: Path, config: RADNeRFTaskConfig) -> bool:
+def was_trained_with(checkpoint: Path, config: RADNeRFTaskConfig) -> bool:
     """Whether ``checkpoint`` is what training with ``config`` gives; one of an older layout is not."""
     try:
         saved = load_any(checkpoint / "config.yaml")

@@ -13,8 +13,11 @@ from inference.face_compositor import BlendMode
 from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
 from modules.face_model.model import Region
+from tasks.evaluate import TRIALS
 
 BLEND_MODES = get_args(BlendMode)
+EvaluationMode = Literal["auto", "landmark", "audio"]
+MODES = get_args(EvaluationMode)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 END_THRESHOLD = 0.01
 """GeneFace++'s: a ray ends when less than this of its light is left."""
@@ -36,6 +39,30 @@ class SpeechOptions(Protocol):
     def seed(self) -> int: ...
 
 
+class PersonOptions(Protocol):
+    """Whose head is used, or how it is trained."""
+
+    @property
+    def head_ckpt(self) -> Path | None: ...
+    @property
+    def config(self) -> Path | None: ...
+    @property
+    def device(self) -> DeviceName: ...
+
+
+class EditOptions(Protocol):
+    """How frames are repainted."""
+
+    @property
+    def region(self) -> Region: ...
+    @property
+    def blend_mode(self) -> BlendMode: ...
+    @property
+    def lle_percent(self) -> float: ...
+    @property
+    def raymarching_end_threshold(self) -> float: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ArbitraryJob:
     """One lip-sync job on an arbitrary video.
@@ -53,6 +80,7 @@ class ArbitraryJob:
         config: preset for preparing and training a person (YAML below egs/).
         crf: x264 quality of the result. lossless: exact samples instead.
         debug: also write strips source | result | alpha.
+        report: folder for a report of how good the result is.
     """
 
     src_video: Path
@@ -75,6 +103,7 @@ class ArbitraryJob:
     crf: int = 14
     lossless: bool = False
     debug: bool = False
+    report: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.src_video.is_file():
@@ -89,6 +118,8 @@ class ArbitraryJob:
             check_container(output)
         if len({p.resolve() for p in outputs}) != len(outputs):
             raise OutputError(f"{self.save_masks}: --save_masks and --out_name name the same file")
+        if self.report is not None:
+            check_folder(self.report)
         _check_range("--crf", self.crf, 0, 51)
         if self.preview is not None and self.preview < 0:
             raise ConfigError(f"--preview {self.preview}: frame numbers start at 0")
@@ -155,6 +186,67 @@ class ClassicJob:
         return _job_from(cls, values, ("drv_aud", "out_name", "head_ckpt"))
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluationJob:
+    """What ``scripts/evaluate.sh`` is asked to measure.
+
+    Attributes:
+        src_video: the video. out: folder of the report.
+        drv_aud: foreign speech to dub it with, if any.
+        result: a finished video to judge instead of making one. masks: what it edited.
+        mode: 'auto' also drives held-out frames by the video's own speech where it has sound, 'audio' insists on it,
+            'landmark' leaves it out.
+        folds: cut clips under a minute into five folds as well.
+        head_ckpt, config, device, a2m_ckpt, mouth_amp, temperature, seed, region, blend_mode: see ``ArbitraryJob``.
+        lle_percent, raymarching_end_threshold: likewise.
+    """
+
+    src_video: Path
+    out: Path
+    drv_aud: Path | None = None
+    result: Path | None = None
+    masks: Path | None = None
+    mode: EvaluationMode = "auto"
+    folds: bool = True
+    head_ckpt: Path | None = None
+    config: Path | None = None
+    device: DeviceName = "auto"
+    a2m_ckpt: Path | None = None
+    mouth_amp: float = 1.0
+    temperature: float = 0.0
+    seed: int = 0
+    region: Region = "lower_face"
+    blend_mode: BlendMode = "alpha"
+    lle_percent: float = 0.2
+    raymarching_end_threshold: float = END_THRESHOLD
+
+    def __post_init__(self) -> None:
+        for flag, path in (("--src_video", self.src_video), ("--result", self.result), ("--masks", self.masks)):
+            if path is not None and not path.is_file():
+                raise VideoReadError(f"{path}: there is no such video file; check {flag}")
+        if self.masks is not None and self.result is None:
+            raise ConfigError("--masks says what --result edited; give both")
+        if self.drv_aud is not None and not self.drv_aud.is_file():
+            raise AudioReadError(f"{self.drv_aud}: there is no such sound file; check --drv_aud")
+        if self.config is not None and not self.config.is_file():
+            raise ConfigError(f"{self.config}: there is no such configuration file; presets lie in egs/egs_bases/")
+        _check_checkpoints(self.a2m_ckpt, self.head_ckpt)
+        check_folder(self.out)
+        _check_range("--lle_percent", self.lle_percent, 0.0, 1.0)
+
+    @property
+    def trials(self) -> Path:
+        """Where the trials go."""
+        return self.out / TRIALS
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> EvaluationJob:
+        """The command line as a job."""
+        values = {key: value for key, value in vars(arguments).items() if value is not None}
+        folds = not values.pop("no_folds")
+        return cls(**values, folds=folds)
+
+
 def parse_drv_pose(text: str) -> tuple[int, int | None]:
     """Frames ``[first, stop)`` of the person's clip that ``--drv_pose`` means; stop None = the clip's end.
 
@@ -202,13 +294,17 @@ def _check_speech(job: ArbitraryJob | ClassicJob) -> None:
     """What both kinds of job must satisfy."""
     if not job.drv_aud.is_file():
         raise AudioReadError(f"{job.drv_aud}: there is no such sound file; check --drv_aud")
-    for path in (job.a2m_ckpt, job.head_ckpt):
-        if path is not None and not path.exists():
-            raise CheckpointError(f"{path}: there is no such checkpoint; check the path or leave the flag out")
+    _check_checkpoints(job.a2m_ckpt, job.head_ckpt)
     _check_range("--lle_percent", job.lle_percent, 0.0, 1.0)
     _check_range("--mouth_amp", job.mouth_amp, 0.0, 3.0)
     _check_range("--temperature", job.temperature, 0.0, 2.0)
     _check_range("--raymarching_end_threshold", job.raymarching_end_threshold, 0.0, 1.0)
+
+
+def _check_checkpoints(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and not path.exists():
+            raise CheckpointError(f"{path}: there is no such checkpoint; check the path or leave the flag out")
 
 
 def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
@@ -222,11 +318,25 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
             raise OutputError(f"{output}: the output is also an input; choose another --out_name")
     if output.is_dir():
         raise OutputError(f"{output}: the output is a folder; name a file such as {output / 'out.mp4'}")
-    folder = output.resolve().parent
+    _check_writable(output, output.resolve().parent, "--out_name")
+
+
+def check_folder(output: Path) -> None:
+    """Refuse a folder of results that is a file or in a place that cannot be written.
+
+    Raises:
+        OutputError: with one sentence that names the path.
+    """
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"{output}: is a file; name a folder for the report")
+    _check_writable(output, output.resolve(), "the folder")
+
+
+def _check_writable(output: Path, folder: Path, flag: str) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"{output}: cannot write to {folder}; choose another --out_name")
+        raise OutputError(f"{output}: cannot write to {folder}; choose another {flag}")
 
 
 def check_container(output: Path) -> None:

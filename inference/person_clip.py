@@ -23,9 +23,9 @@ from modules.commons.workspace import ROOT, VideoWorkspace
 from modules.structures.cameras import CameraIntrinsics, crop_camera_matrix
 from modules.structures.crops import CropMetadata, CropRegion
 from modules.structures.dataset import write_crop
-from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
-from modules.video.colour import blend_patch
+from modules.structures.frames import Frame, VideoInfo
 from modules.video.reader import VideoReader
+from modules.video.rgb_video import rgb_frame, rgb_video_info
 from tasks.configs import RADNeRFTaskConfig
 from tasks.radnerfs.radnerf import resolve_data_root
 
@@ -34,9 +34,6 @@ logger = logging.getLogger(__name__)
 PORTRAIT_SIZE = 512
 """Side of the classic command's picture, px."""
 FRAME_RATE = 25
-_TIME_BASE = Fraction(1, 12800)
-_LAYOUT = PlaneLayout("yuv420p", (1, 1), "left", False, "bt709")
-_BT709_TAGS = (1, 1, 1, 1)
 
 
 def open_person_clip(checkpoint_dir: Path) -> PreparedSource:
@@ -144,20 +141,12 @@ def portrait_camera(camera: CameraIntrinsics, crop_from_frame: NDArray[np.float6
 
 def portrait_info(clip: Path) -> VideoInfo:
     """What the result is as a video: 512 px, 25 fps, BT.709."""
-    return VideoInfo(
-        clip, PORTRAIT_SIZE, PORTRAIT_SIZE, Fraction(FRAME_RATE), _TIME_BASE, 0, _LAYOUT, _BT709_TAGS, False, None
-    )
+    return rgb_video_info(clip, PORTRAIT_SIZE, PORTRAIT_SIZE, Fraction(FRAME_RATE))
 
 
 def portrait_frame(index: int, rgb: NDArray[np.uint8]) -> Frame:
     """An RGB picture ``[512, 512, 3]`` as output frame ``index``."""
-    black, grey = np.zeros(rgb.shape[:2], np.uint8), np.full((rgb.shape[0] // 2, rgb.shape[1] // 2), 128, np.uint8)
-    pts = int(index / (FRAME_RATE * _TIME_BASE))
-    empty = Frame(index, pts, _TIME_BASE, (black, grey, grey.copy()), _LAYOUT)
-    whole = (0, 0, rgb.shape[1], rgb.shape[0])
-    return blend_patch(
-        empty, FramePatch(whole, rgb.astype(np.float32) / np.float32(255), np.ones(rgb.shape[:2], np.float32))
-    )
+    return rgb_frame(index, Fraction(index, FRAME_RATE), rgb)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

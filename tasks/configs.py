@@ -12,6 +12,7 @@ from modules.commons.device import DeviceName
 from modules.commons.errors import ConfigError
 from modules.face_model.model import Region
 from modules.radnerfs.config import RADNeRFConfig
+from tasks.evaluation.config import EvaluationConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,9 @@ def load_any(path: Path, overrides: Mapping[str, str] | None = None) -> Any:
         from tasks.audio2motion.configs import AudioToMotionTaskConfig
 
         return load_config(path, AudioToMotionTaskConfig, overrides)
-    raise ConfigError(f"{path}: task is {task!r}; use radnerf or audio2motion")
+    if task == "evaluation":
+        return load_config(path, EvaluationConfig, overrides)
+    raise ConfigError(f"{path}: task is {task!r}; use radnerf, audio2motion or evaluation")
 
 
 def parse_hparams(text: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress
 from modules.commons.workspace import CHECKPOINTS, IDENTITIES
 from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
+from tasks.evaluation.config import EvaluationConfig
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     config = load_any(config_file, parse_hparams(arguments.hparams))
     if isinstance(config, RADNeRFTaskConfig):
         _run_radnerf(config, arguments)
+    elif isinstance(config, EvaluationConfig):
+        raise ConfigError(f"{config_file} configures an evaluation, which trains nothing; use bash scripts/evaluate.sh")
     elif arguments.validate or arguments.infer:
         raise ConfigError("--validate and --infer are for radnerf; tasks/audio2motion evaluates while it trains")
     else:

@@ -21,7 +21,7 @@ from modules.commons.workspace import VideoWorkspace
 from modules.face_model.model import FaceModel
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.structures.crops import CropMetadata, transform_points
-from modules.structures.dataset import NeRFDataset, split_is_train, write_crop
+from modules.structures.dataset import NeRFDataset, Split, last_eleventh, write_crop
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import Landmarks2D
 from modules.structures.masks import OcclusionTable
@@ -63,8 +63,21 @@ def binarize(
     face_model: FaceModel,
     config: BinarizerConfig,
     progress: Progress,
+    *,
+    split: Split | None = None,
+    into: VideoWorkspace | None = None,
 ) -> NeRFDataset:
     """Choose frames, cut their crops out of the video and write the dataset.
+
+    Args:
+        workspace: the prepared tables.
+        video: they belong to.
+        source_sha256: its hash.
+        face_model: the coefficients' own.
+        config: what to choose.
+        progress: told about the crops.
+        split: which frames train and which are held out; None is GeneFace++'s, the last eleventh.
+        into: where the dataset goes; None is ``workspace``.
 
     Raises:
         NoFaceError: when fewer than two frames can be trained on.
@@ -75,16 +88,18 @@ def binarize(
     coeffs = FaceModelCoeffs.load(workspace.coeffs)
     condition = condition_from_expression(face_model, coeffs.identity, coeffs.expression)
     usable = usable_frames(landmarks, occlusion, coeffs, config)
-    rows, is_train = choose_rows(condition, coeffs.euler, usable, config)
+    into = into or workspace
+    split = split or last_eleventh(len(usable))
+    rows, is_train = choose_rows(condition, coeffs.euler, usable, split, config)
     if int(is_train.sum()) < 2:
         raise NoFaceError(
             f"{video}: only {int(is_train.sum())} of {len(usable)} frames show an uncovered, well-fitted face; "
             f"training needs at least 2"
         )
     statistics = ConditionStatistics.of(condition[coeffs.valid])
-    write_crops(workspace, video, metadata, occlusion, rows, progress)
+    write_crops(into, video, metadata, occlusion, rows, progress)
     dataset = NeRFDataset(
-        video_id=workspace.video_id,
+        video_id=into.video_id,
         source_sha256=source_sha256,
         coeffs=coeffs,
         crop_metadata=metadata,
@@ -94,9 +109,9 @@ def binarize(
         is_train=is_train,
         landmarks_px=crop_landmarks(landmarks, metadata, rows),
         occlusion=occlusion.coverage[rows],
-        crops_dir=workspace.crops,
+        crops_dir=into.crops,
     )
-    dataset.save(workspace.dataset)
+    dataset.save(into.dataset)
     return dataset
 
 
@@ -115,7 +130,11 @@ def steady_coverage(coverage: NDArray[np.float32], reach: int) -> NDArray[np.flo
 
 
 def choose_rows(
-    condition: NDArray[np.float32], euler: NDArray[np.float32], usable: NDArray[np.bool_], config: BinarizerConfig
+    condition: NDArray[np.float32],
+    euler: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    split: Split,
+    config: BinarizerConfig,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Pick the frames to store.
 
@@ -123,21 +142,21 @@ def choose_rows(
         condition: raw condition ``[T, 204]``.
         euler: ``[T, 3]`` rad.
         usable: ``[T]`` frames to choose from.
+        split: which of them train and which are held out.
         config: how many, and how pose counts.
 
     Returns:
         Ascending rows ``[N]`` and which of them train ``[N]``.
     """
-    in_train = split_is_train(len(usable))
-    train = np.flatnonzero(usable & in_train)
+    train = np.flatnonzero(usable & split.is_train)
     if len(train) > config.max_train_frames:
         features = _spread_features(condition[train, MOUTH_CONDITION], euler[train], config.pose_weight)
         train = train[farthest_points(features, config.max_train_frames)]
-    held_out = np.flatnonzero(usable & ~in_train)
+    held_out = np.flatnonzero(usable & split.is_held_out)
     if len(held_out) > config.max_val_frames:
         held_out = held_out[np.linspace(0, len(held_out) - 1, config.max_val_frames).round().astype(int)]
     rows = np.sort(np.concatenate([train, held_out])).astype(np.int64)
-    return rows, in_train[rows]
+    return rows, split.is_train[rows]
 
 
 def farthest_points(features: NDArray[np.floating], count: int) -> NDArray[np.int64]:

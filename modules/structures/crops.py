@@ -141,3 +141,38 @@ def warp_affine(
 def transform_points(dst_from_src: NDArray[np.float64], points: NDArray) -> NDArray:
     """Apply a ``[3, 3]`` affine map to points ``[..., 2]``."""
     return points @ dst_from_src[:2, :2].T + dst_from_src[:2, 2]
+
+
+def sample_region(
+    rgb: NDArray[np.uint8],
+    region: CropRegion,
+    size: int,
+    *,
+    flags: int = cv2.INTER_LINEAR,
+    border_mode: int = cv2.BORDER_REPLICATE,
+) -> NDArray[np.uint8]:
+    """RGB ``[size, size, 3]`` seen through ``region``; reductions of 2× and more are area-filtered first.
+
+    Plain bilinear sampling of a large face skips pixels, and the skipped ones change with every sub-pixel move: the
+    landmarks of a 4K face would jitter for no reason in the picture.
+    """
+    matrix = region.crop_from_frame(size)
+    reduction = int(region.side / size)
+    bounds = region.bounding_box().pixel_bounds(rgb.shape[1], rgb.shape[0])
+    if bounds is None:
+        return np.zeros((size, size, 3), dtype=np.uint8)
+    if reduction >= 2:
+        rgb, image_from_small = _reduce(rgb, bounds, reduction)
+        matrix = matrix @ image_from_small
+    return np.asarray(warp_affine(rgb, matrix, (size, size), flags=flags, border_mode=border_mode), dtype=np.uint8)
+
+
+def _reduce(
+    rgb: NDArray[np.uint8], bounds: tuple[int, int, int, int], reduction: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """The part of an image inside ``bounds`` at 1/``reduction``, with the ``[3, 3]`` map back to the image."""
+    x0, y0, x1, y1 = bounds
+    width, height = math.ceil((x1 - x0) / reduction), math.ceil((y1 - y0) / reduction)
+    small = cv2.resize(rgb[y0:y1, x0:x1], (width, height), interpolation=cv2.INTER_AREA)
+    image_from_small = np.array([[(x1 - x0) / width, 0, x0], [0, (y1 - y0) / height, y0], [0, 0, 1.0]])
+    return np.asarray(small, dtype=np.uint8), image_from_small

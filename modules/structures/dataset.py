@@ -196,8 +196,35 @@ def _write_image(path: Path, image: NDArray, options: list[int]) -> None:
     temporary.replace(path)
 
 
-def split_is_train(n_frames: int) -> NDArray[np.bool_]:
-    """GeneFace++'s split over clip rows ``[T]``: the first ``T // 11 * 10`` train, the rest are held out."""
-    is_train = np.zeros(n_frames, dtype=bool)
-    is_train[: n_frames // 11 * 10] = True
-    return is_train
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Which clip rows ``[T]`` may be learnt from and which are held out; a row may be neither."""
+
+    is_train: NDArray[np.bool_]
+    is_held_out: NDArray[np.bool_]
+
+
+def last_eleventh(n_frames: int) -> Split:
+    """GeneFace++'s split over clip rows: the first ``T // 11 * 10`` train, the rest are held out."""
+    is_train = np.arange(n_frames) < n_frames // 11 * 10
+    return Split(is_train, ~is_train)
+
+
+def block_folds(times_s: NDArray[np.float64], count: int = 5, guard_s: float = 0.5) -> list[Split]:
+    """``count`` splits whose held-out rows are contiguous, cover the clip and do not overlap.
+
+    Args:
+        times_s: ``[T]`` rising frame times.
+        count: folds.
+        guard_s: rows nearer than this to a held-out row are not learnt from.
+    """
+    fold = np.arange(len(times_s)) * count // max(len(times_s), 1)
+    splits = []
+    for number in range(count):
+        held_out = fold == number
+        near = np.zeros(len(times_s), dtype=bool)
+        if held_out.any():
+            first, last = times_s[held_out][[0, -1]]
+            near = (times_s > first - guard_s) & (times_s < last + guard_s)
+        splits.append(Split(~near & ~held_out, held_out))
+    return splits

@@ -51,6 +51,8 @@ LM68 = (
     61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178,
 )
 """68-point layout out of 478 (GeneFace++): jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, mouth 48-67."""
+LM68_MOUTH = LM68[48:]
+"""Points 48-67 of the 68-point layout: what the field's landmark distance of the lips (LMD) looks at."""
 LM131 = BROWS + EYES + INNER_LIP + OUTER_LIP + FACE_OVAL + (64, 4, 294)
 # fmt: on
 
@@ -81,6 +83,14 @@ MEDIAPIPE_BLENDSHAPES = (
     "noseSneerLeft", "noseSneerRight",
 )
 """Columns of ``Landmarks2D.blendshapes``: ARKit's names less ``tongueOut``, ``_neutral`` first."""
+LOWER_FACE_SCORES = tuple(
+    i for i, name in enumerate(MEDIAPIPE_BLENDSHAPES) if name.startswith(("jaw", "mouth", "cheekPuff"))
+)
+"""Columns of the scores that speech moves."""
+UPPER_FACE_SCORES = tuple(
+    i for i, name in enumerate(MEDIAPIPE_BLENDSHAPES) if name.startswith(("brow", "eye", "cheekSquint", "noseSneer"))
+)
+"""Columns of the scores above the mouth; with ``LOWER_FACE_SCORES`` all but ``_neutral``."""
 
 # MediaPipe's 21 hand points: wrist 0, then four joints each of thumb, index, middle, ring and little finger.
 HAND_FINGERS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 
 from modules.face_model.mesh_renderer import Bounds, interpolate, rasterize
+from modules.structures.crops import transform_points
 from modules.structures.dataset import NeRFDataset
 from modules.structures.landmarks import MOUTH, N_MESH
 
@@ -26,15 +27,34 @@ class RetrievalBaseline:
     source: NeRFDataset
     train: NDArray[np.int64]
 
-    def nearest(self, index: int) -> int:
-        """Stored index of the training frame whose lips, moved and scaled onto each other, fit best."""
+    def nearest(self, points: NDArray[np.floating]) -> int:
+        """Stored index of the training frame whose lips, moved and scaled onto those of ``points``, fit best.
+
+        Args:
+            points: ``[478, 2]`` landmarks in any pixels.
+        """
         shapes = normalized_lips(self.source.landmarks_px[self.train])
-        wanted = normalized_lips(self.source.landmarks_px[index][None])[0]
+        wanted = normalized_lips(points[None])[0]
         return int(self.train[np.argmin(align_error(shapes, wanted))])
 
     def render(self, index: int, bounds: Bounds) -> NDArray[np.uint8]:
         """The nearest frame warped onto the landmarks of stored frame ``index``: RGB of a window of the crop."""
-        return self._warped(self.nearest(index), index, bounds)
+        return self._warped(self.nearest(self.source.landmarks_px[index]), index, bounds)
+
+    def render_in_frame(
+        self, points: NDArray[np.floating], frame_from_crop: NDArray[np.float64], bounds: Bounds
+    ) -> NDArray[np.uint8]:
+        """The nearest frame warped onto landmarks of a frame: RGB of the frame's window ``bounds``.
+
+        Args:
+            points: ``[478, 2]`` wanted landmarks, frame pixels.
+            frame_from_crop: ``[3, 3]`` where that frame's crop lies; beyond it the warp repeats its edge.
+            bounds: half-open x0, y0, x1, y1.
+        """
+        taken = self.nearest(points)
+        return warp_by_landmarks(
+            self.source.crop(taken), self.source.landmarks_px[taken], points, bounds, frame_from_crop
+        )
 
     def render_mean(self, index: int, bounds: Bounds, count: int = 10) -> NDArray[np.uint8]:
         """The mean of ``count`` training frames, each warped onto the landmarks of ``index``: lips that never move."""
@@ -61,18 +81,30 @@ def align_error(shapes: NDArray, wanted: NDArray) -> NDArray[np.float64]:
 
 
 def warp_by_landmarks(
-    rgb: NDArray[np.uint8], source: NDArray[np.floating], wanted: NDArray[np.floating], bounds: Bounds
+    rgb: NDArray[np.uint8],
+    source: NDArray[np.floating],
+    wanted: NDArray[np.floating],
+    bounds: Bounds,
+    wanted_from_rgb: NDArray[np.float64] | None = None,
 ) -> NDArray[np.uint8]:
     """Piecewise-affine warp of ``rgb [S, S, 3]`` that moves landmarks ``source [478, 2]`` to ``wanted``.
 
     Towards the edge of the picture the warp fades out.
 
+    Args:
+        rgb: the picture.
+        source: its landmarks.
+        wanted: where they are to go, in pixels of the target.
+        bounds: window of the target.
+        wanted_from_rgb: ``[3, 3]`` where the picture's edge goes in the target; None leaves it where it is.
+
     Returns:
         The window ``bounds`` of the warped picture.
     """
-    size = rgb.shape[0]
-    anchors = np.concatenate([wanted[:N_MESH], _frame_corners(size)]).astype(np.float64)
-    origins = np.concatenate([source[:N_MESH], _frame_corners(size)]).astype(np.float64)
+    edge = _frame_corners(rgb.shape[0])
+    moved_edge = edge if wanted_from_rgb is None else transform_points(wanted_from_rgb, edge)
+    anchors = np.concatenate([wanted[:N_MESH], moved_edge]).astype(np.float64)
+    origins = np.concatenate([source[:N_MESH], edge]).astype(np.float64)
     triangles = Delaunay(anchors).simplices
     fragments = rasterize(anchors, np.ones(len(anchors)), triangles, bounds)
     lookup = interpolate(fragments, triangles, origins) - np.float32(0.5)

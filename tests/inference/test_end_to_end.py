@@ -10,8 +10,8 @@ import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import open_source, plan_video, predict_motion
-from inference.check_result import driving_opening
 from inference.driving import speech_track
+from inference.evaluation.motion import model_opening
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary, main
 from inference.identity import find_identity, training_config
 from inference.jobs import ArbitraryJob
@@ -85,7 +85,7 @@ def test_the_mask_is_the_lower_face_and_leaves_hands_out(run, pictures, summary)
     assert 0.01 < share < 0.25
     assert share == pytest.approx(summary["edited_area_share"], rel=0.02)
     with own_folders(run.root):
-        source = open_source(ArbitraryJob(run.clip, run.speech, run.out), silent)
+        source = open_source(run.clip, silent)
     (row, *_) = [r for r in source.occlusion.rows.tolist() if areas[r] > 0] or [None]
     assert row is not None, "no edited frame shows a hand"
     mask = pictures[row][2].planes[0]
@@ -223,11 +223,11 @@ def test_silence_is_said_and_keeps_the_lips_shut(run, tmp_path):
     with own_folders(run.root):
         with listening() as said:
             GeneFace2InferArbitrary().infer_once_arbitrary(job)
-        source = open_source(job, silent)
+        source = open_source(job.src_video, silent)
         plan = plan_video(source, predict_motion(job, load_audio_16k(silence)))
     assert [text for level, text in said if level == "WARNING" and "silent" in text]
     assert not list(tmp_path.glob("*.json")), "a preview has no record"
-    driven = driving_opening(source, plan)  # of every frame, whether its edit is shown or not
+    driven = model_opening(source, plan.expression)  # of every frame, whether its edit is shown or not
     own = lip_opening(source.landmarks.points[source.landmarks.valid])
     assert driven.max() < max(0.02, own.min() + 0.02) and np.ptp(driven) < 0.01
 

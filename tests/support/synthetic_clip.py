@@ -9,7 +9,7 @@ import numpy as np
 from modules.commons.workspace import VideoWorkspace
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.structures.crops import CropMetadata, CropRegion, transform_points, warp_affine
-from modules.structures.dataset import NeRFDataset, split_is_train, write_crop
+from modules.structures.dataset import NeRFDataset, last_eleventh, write_crop
 from tests.support.synthetic_head import Occluder, SyntheticSpeaker
 
 CROP_SIZE = 256
@@ -46,7 +46,7 @@ def prepare_synthetic_clip(
         condition_mean=statistics.mean,
         condition_std=statistics.std,
         rows=np.arange(n_frames),
-        is_train=split_is_train(n_frames),
+        is_train=last_eleventh(n_frames).is_train,
         landmarks_px=np.stack(points).astype(np.float32),
         occlusion=np.zeros(n_frames, np.float32),
         crops_dir=workspace.crops,

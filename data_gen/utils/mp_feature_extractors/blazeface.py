@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from data_gen.utils.mp_feature_extractors.litert import LiteRtModel
-from data_gen.utils.mp_feature_extractors.regions import sample_region
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox, FaceDetection
-from modules.structures.crops import CropRegion, transform_points
+from modules.structures.crops import CropRegion, sample_region, transform_points
 
 SHORT_RANGE_STRIDES = (8, 16, 16, 16)
 FULL_RANGE_STRIDES = (4,)

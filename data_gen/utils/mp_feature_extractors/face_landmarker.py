@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from data_gen.utils.mp_feature_extractors.litert import LiteRtModel
-from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points, sample_region
+from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox, FaceDetection
-from modules.structures.crops import CropRegion, transform_points
+from modules.structures.crops import CropRegion, sample_region, transform_points
 from modules.structures.landmarks import (
     BLENDSHAPE_SUBSET,
     MEDIAPIPE_BLENDSHAPES,

@@ -17,10 +17,10 @@ from data_gen.utils.mp_feature_extractors.blazeface import (
     weighted_nms,
 )
 from data_gen.utils.mp_feature_extractors.litert import LiteRtModel
-from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points, sample_region
+from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox
-from modules.structures.crops import CropRegion, transform_points
+from modules.structures.crops import CropRegion, sample_region, transform_points
 
 WRIST, MIDDLE_KNUCKLE = 0, 2
 """Palm key points that give the hand's direction."""

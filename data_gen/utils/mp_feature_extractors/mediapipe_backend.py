@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.mp_feature_extractors.regions import sample_region
 from modules.commons.errors import BackendUnavailableError, ModelFileError
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox
-from modules.structures.crops import CropRegion, transform_points
+from modules.structures.crops import CropRegion, sample_region, transform_points
 from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE, LandmarkResult
 
 SURROUNDINGS = 1.4

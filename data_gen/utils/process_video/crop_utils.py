@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.mp_feature_extractors.regions import sample_region
 from modules.commons.errors import ConfigError
-from modules.structures.crops import CropMetadata
+from modules.structures.crops import CropMetadata, sample_region
 from modules.structures.frames import Frame
 from modules.video.colour import rgb_from_planes
 

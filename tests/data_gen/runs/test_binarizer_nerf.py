@@ -18,6 +18,7 @@ from data_gen.runs.binarizer_nerf import (
     usable_frames,
 )
 from modules.structures.crops import CropMetadata, CropRegion
+from modules.structures.dataset import last_eleventh
 from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
 from modules.structures.masks import OcclusionTable
 from tests.support.synthetic_head import SyntheticSpeaker
@@ -47,7 +48,9 @@ def make_choice(n_frames=110, **settings):
     usable = np.ones(n_frames, bool)
     usable[[3, 105]] = False
     config = BinarizerConfig(**settings)
-    return choose_rows(condition, rng.normal(size=(n_frames, 3)).astype(np.float32), usable, config)
+    return choose_rows(
+        condition, rng.normal(size=(n_frames, 3)).astype(np.float32), usable, last_eleventh(n_frames), config
+    )
 
 
 def test_rows_are_split_limited_and_usable():

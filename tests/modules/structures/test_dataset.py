@@ -9,7 +9,7 @@ import pytest
 
 from modules.structures.cameras import CameraIntrinsics
 from modules.structures.crops import CropMetadata, CropRegion
-from modules.structures.dataset import NeRFDataset, split_is_train, write_crop
+from modules.structures.dataset import NeRFDataset, last_eleventh, write_crop
 from modules.structures.face_coeffs import FaceModelCoeffs
 
 SIZE = 256
@@ -36,7 +36,7 @@ def make_dataset(folder, n_frames=22, rows=(1, 3, 21)) -> NeRFDataset:
         condition_mean=np.zeros(204, np.float32),
         condition_std=np.ones(204, np.float32),
         rows=stored,
-        is_train=split_is_train(100)[np.clip(stored * 5, 0, 99)],
+        is_train=last_eleventh(100).is_train[np.clip(stored * 5, 0, 99)],
         landmarks_px=rng.random((len(rows), 478, 2)).astype(np.float32),
         occlusion=np.zeros(len(rows), np.float32),
         crops_dir=folder / "crops",
@@ -58,8 +58,8 @@ def test_round_trip_keeps_every_number(tmp_path):
 
 
 def test_split_is_genefaces():
-    assert split_is_train(25).tolist() == [True] * 20 + [False] * 5
-    assert split_is_train(22).sum() == 20
+    assert last_eleventh(25).is_train.tolist() == [True] * 20 + [False] * 5
+    assert last_eleventh(22).is_train.sum() == 20
 
 
 def test_crops_and_masks_survive(tmp_path):

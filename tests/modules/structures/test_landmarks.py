@@ -36,6 +36,12 @@ def test_index_tables_point_into_the_topology():
     assert set(lm.JAW_LINE) <= set(lm.FACE_OVAL)
 
 
+def test_scores_of_the_lower_and_the_upper_face_are_all_but_neutral():
+    lower, upper = set(lm.LOWER_FACE_SCORES), set(lm.UPPER_FACE_SCORES)
+    assert not lower & upper and lower | upper == set(range(1, 52)) and (len(lower), len(upper)) == (28, 23)
+    assert lm.MEDIAPIPE_BLENDSHAPES[min(lower)] == "cheekPuff" and len(lm.LM68_MOUTH) == 20
+
+
 def test_hand_tables_name_each_point_once():
     joints = [joint for finger in lm.HAND_FINGERS for joint in finger]
     assert sorted([0, *joints]) == list(range(21))

@@ -57,8 +57,18 @@ def test_nearest_is_the_best_of_all_training_frames(baseline):
     index = 20
     shapes = normalized_lips(baseline.source.landmarks_px)
     errors = align_error(shapes[baseline.train], shapes[index])
-    assert baseline.nearest(index) == baseline.train[np.argmin(errors)]
-    assert baseline.nearest(7) == 7  # a training frame finds itself
+    points = baseline.source.landmarks_px
+    assert baseline.nearest(points[index]) == baseline.train[np.argmin(errors)]
+    assert baseline.nearest(points[7]) == 7  # a training frame finds itself
+
+
+def test_in_frame_pixels_it_is_the_same_picture_at_another_size(baseline):
+    index, bounds = 20, (60, 110, 200, 230)
+    frame_from_crop = np.array([[0.5, 0, 30.0], [0, 0.5, 10.0], [0, 0, 1]])
+    wanted = baseline.source.landmarks_px[index] * 0.5 + np.array([30, 10])
+    small = baseline.render_in_frame(wanted, frame_from_crop, (60, 65, 130, 125)).astype(float)
+    large = baseline.render(index, bounds).astype(float).reshape(60, 2, 70, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - large).mean() < 3
 
 
 def test_retrieval_resembles_the_frame_and_the_mean_less(baseline):

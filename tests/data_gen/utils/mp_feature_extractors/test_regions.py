@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points, sample_region
-from modules.structures.crops import CropRegion, transform_points
+from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points
+from modules.structures.crops import CropRegion, sample_region, transform_points
 
 
 @pytest.mark.parametrize(

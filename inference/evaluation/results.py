@@ -1,0 +1,138 @@
+"""A finished video as a trial of the dubbing protocol: what a job made, or what anybody else did."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from inference.driving import PreparedSource
+from inference.edit_plan import EditPlan
+from inference.evaluation.motion import (
+    frame_outcomes,
+    jaw_gap_px,
+    lower_face_px,
+    lower_face_triangles,
+    model_opening,
+    speech_track,
+)
+from inference.evaluation.protocols import NO_TRUTH, OF_SOURCE, SHIFT_S
+from inference.evaluation.trials import LandmarkScout, stacked, trial_window
+from inference.jobs import ArbitraryJob
+from modules.commons.config import load_config
+from modules.commons.errors import VideoReadError
+from modules.commons.progress import Progress
+from modules.structures.audio import AudioClip
+from modules.structures.evaluation import EDITED, Trial, TrialRow
+from modules.structures.landmarks import LandmarkResult
+from modules.structures.motion import MotionSequence
+from modules.video.reader import VideoReader
+from tasks.evaluate import DEFAULT_CONFIG, TRIALS, evaluate_trials
+from tasks.evaluation.config import EvaluationConfig
+
+
+def result_trial(
+    source: PreparedSource,
+    result: Path,
+    speech: tuple[AudioClip, MotionSequence] | None,
+    folder: Path,
+    progress: Progress,
+    *,
+    plan: EditPlan | None = None,
+    alpha: Path | None = None,
+) -> Path:
+    """Write the trial of ``result`` into ``folder``; the videos stay where they are.
+
+    Args:
+        source: the clip it was made from.
+        result: video of the source's frames, as many or, with ``plan``, fewer.
+        speech: what its lips should say.
+        folder: of the trial.
+        progress: told about the frames.
+        plan: what drove it; None when unknown.
+        alpha: grey video of what was edited; None when unknown.
+
+    Raises:
+        VideoReadError: the result has other frames than the source.
+    """
+    before, after = _landmarks_of_both(source, result, progress, may_end_early=plan is not None)
+    rows = np.arange(len(after))
+    outcomes = plan.reasons if plan else frame_outcomes(source)
+    made = TrialRow("result", True, result, stacked(after), alpha=alpha, is_whole=True, about=str(result))
+    if plan is not None:
+        triangles = lower_face_triangles(source.face_model)
+        area = [
+            lower_face_px(source, int(row), plan.expression[row], triangles) if outcomes[row] == EDITED else np.nan
+            for row in rows
+        ]
+        made = replace(
+            made,
+            driving_opening=model_opening(source, plan.expression)[rows],
+            jaw_gap_px=jaw_gap_px(source, plan.expression)[rows],
+            lower_face_px=np.array(area, np.float32),
+        )
+    late = replace(
+        made, name="speech shifted by 2 s", is_result=False, speech_late_s=SHIFT_S, driving_opening=None,
+        about="the same pictures, the speech heard two seconds later",
+    )  # fmt: skip
+    trial = Trial(
+        "dubbing", "dubbing", source.video, trial_window(source, rows), rows, source.times_s[rows],
+        np.zeros(len(rows), np.int64), tuple(outcomes[int(row)] for row in rows),
+        tuple(source.crops.region(int(row)) for row in rows), speech_track(*speech) if speech else None,
+        (TrialRow("source", False, None, stacked(before), about=OF_SOURCE), made, *([late] if speech else [])),
+        (NO_TRUTH,),
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    trial.save(folder)
+    return folder
+
+
+def masks_of_report(folder: Path) -> Path:
+    """Where a job leaves its masks for its report."""
+    return folder / TRIALS / "dubbing" / "alpha.mp4"
+
+
+def report_result(
+    job: ArbitraryJob,
+    source: PreparedSource,
+    plan: EditPlan,
+    speech: tuple[AudioClip, MotionSequence],
+    progress: Progress,
+    masks: Path | None,
+) -> None:
+    """Measure what a job has just written, into its report's folder."""
+    assert job.report is not None
+    result_trial(source, job.out_name, speech, job.report / TRIALS / "dubbing", progress, plan=plan, alpha=masks)
+    config = load_config(DEFAULT_CONFIG, EvaluationConfig)
+    evaluate_trials(job.report, config, shlex.join(sys.argv), progress)
+
+
+def _landmarks_of_both(
+    source: PreparedSource, result: Path, progress: Progress, *, may_end_early: bool
+) -> tuple[list[LandmarkResult | None], list[LandmarkResult | None]]:
+    scout = LandmarkScout(source)
+    before: list[LandmarkResult | None] = []
+    after: list[LandmarkResult | None] = []
+    with VideoReader(source.video) as original, VideoReader(result) as edited:
+        if (edited.info.width, edited.info.height) != (source.info.width, source.info.height):
+            raise VideoReadError(
+                f"{result} is {edited.info.width}x{edited.info.height}, but {source.video} is "
+                f"{source.info.width}x{source.info.height}; compare a result with the video it was made from"
+            )
+        for old, new in zip_longest(original.frames(), edited.frames()):
+            if new is None and may_end_early and after:
+                break
+            if old is None or new is None:
+                shorter = source.video if old is None else result
+                raise VideoReadError(
+                    f"{result} and {source.video} differ in length: {shorter} ends after {len(after)} frames; compare "
+                    "a result with the video it was made from, frame by frame"
+                )
+            before.append(scout(old, old.index))
+            after.append(scout(new, old.index))
+            progress("landmarks", len(after), len(source))
+    return before, after

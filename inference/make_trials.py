@@ -1,0 +1,166 @@
+"""Make the trials of an evaluation: prepare the video, train who is missing, show its frames in several ways.
+
+Usage: bash scripts/evaluate.sh --src_video in.mp4 --out report    (this, then tasks/evaluate.py, which measures them)
+
+Reads: a video, perhaps speech, a person's checkpoint, a finished result. Writes: <out>/trials/.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # `python inference/x.py` puts this file's folder first, not the root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
+from data_gen.utils.process_audio.vad import detect_speech
+from inference.arbitrary_video import open_source, predict_motion
+from inference.driving import PreparedSource
+from inference.evaluation.motion import own_speech
+from inference.evaluation.persons import LEAST_FRAMES, fold_persons, usual_person
+from inference.evaluation.protocols import dubbing, leakage, self_reenactment
+from inference.evaluation.results import result_trial
+from inference.jobs import BLEND_MODES, MODES, CommandParser, EvaluationJob
+from modules.commons.errors import AudioReadError, GeneFaceError, VideoReadError
+from modules.commons.log import StageTimer, configure_logging
+from modules.commons.progress import ConsoleProgress, Progress
+from modules.face_model.model import REGIONS
+from modules.structures.audio import AudioClip
+from modules.structures.motion import MotionSequence
+
+logger = logging.getLogger("evaluate")
+
+SHORT_CLIP_S = 60.0
+"""Of shorter clips a last eleventh is too little: they are cut into folds as well."""
+
+
+def make_trials(job: EvaluationJob, progress: Progress) -> list[Path]:
+    """Paint everything that ``job`` asks for; returns the trials' folders.
+
+    Raises:
+        GeneFaceError: an input cannot be used; the message is one clear sentence.
+    """
+    timer = StageTimer()
+    with timer.stage("prepare"):
+        source = open_source(job.src_video, progress)
+        check_length(source)
+    with timer.stage("listen"):
+        own = _own_speech(job, source)
+        foreign = _foreign_speech(job)
+    if job.result is not None:
+        with timer.stage("result"):
+            speech = foreign or _heard(job, load_audio_16k(job.result))
+            return [result_trial(source, job.result, speech, job.trials / "dubbing", progress, alpha=job.masks)]
+    with timer.stage("person"):
+        usual = usual_person(job, source, progress)
+    made = []
+    with timer.stage("last eleventh"):
+        made.append(
+            self_reenactment("last eleventh", job, source, [usual], own, job.trials / "last", progress, _notes(own))
+        )
+    if job.folds and source.times_s[-1] < SHORT_CLIP_S:
+        with timer.stage("folds"):
+            persons = fold_persons(usual, source, progress)
+            made.append(
+                self_reenactment("five folds", job, source, persons, own, job.trials / "folds", progress, _notes(own))
+            )
+    if foreign is not None:
+        with timer.stage("dubbing"):
+            made.append(dubbing(job, source, usual, foreign, job.trials / "dubbing", progress))
+    with timer.stage("leakage"):
+        made.append(leakage(job, source, usual, own[0] if own else None, job.trials / "leakage", progress))
+    return made
+
+
+def check_length(source: PreparedSource) -> None:
+    """Refuse a clip that cannot be split.
+
+    Raises:
+        VideoReadError: fewer than eleven frames.
+    """
+    if len(source) < LEAST_FRAMES:
+        raise VideoReadError(
+            f"{source.video} has {len(source)} frames; an evaluation holds out every eleventh part, so it needs at "
+            f"least {LEAST_FRAMES}"
+        )
+
+
+def _own_speech(job: EvaluationJob, source: PreparedSource) -> tuple[AudioClip, MotionSequence] | None:
+    """The video's own sound with the motion predicted from it; None when it is not wanted or, by default, not there.
+
+    Raises:
+        AudioReadError: audio-driven evaluation was asked for, and the video has no sound.
+    """
+    if job.mode == "landmark" or job.result is not None:
+        return None
+    if not source.info.has_audio:
+        if job.mode == "audio":
+            raise AudioReadError(
+                f"{source.video} has no sound, so its own speech cannot drive it; leave out --mode audio to evaluate "
+                "the renderer alone"
+            )
+        return None
+    speech = own_speech(source.video)
+    if not detect_speech(speech).any():
+        if job.mode == "audio":
+            raise AudioReadError(f"{source.video}: no speech was found in its sound, so that cannot drive it")
+        return None
+    return _heard(job, speech)
+
+
+def _foreign_speech(job: EvaluationJob) -> tuple[AudioClip, MotionSequence] | None:
+    return None if job.drv_aud is None else _heard(job, load_audio_16k(job.drv_aud))
+
+
+def _heard(job: EvaluationJob, speech: AudioClip) -> tuple[AudioClip, MotionSequence]:
+    return speech, predict_motion(job, speech)
+
+
+def _notes(own: object) -> tuple[str, ...]:
+    why = "the video has no speech of its own, or it was not to be used"
+    missing = () if own is not None else (f"Audio-driven rows: not measured, {why}.",)
+    seen = "The 3DMM identity and the pose were fitted over the whole clip, held-out frames included."
+    return (*missing, seen)
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationJob:
+    """The command line as a job."""
+    parser = CommandParser(description="Evaluate lips, picture, seams and time on a video.", allow_abbrev=False)
+    parser.add_argument("--src_video", type=Path, required=True, help="the video to evaluate on")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report.html and metrics.json")
+    parser.add_argument("--drv_aud", type=Path, help="foreign speech: also evaluates dubbing")
+    parser.add_argument("--head_ckpt", type=Path, help="this video's person (default: found, else trained)")
+    parser.add_argument("--result", type=Path, help="judge this finished video instead of making one")
+    parser.add_argument("--masks", type=Path, help="what --result edited, as --save_masks wrote it")
+    parser.add_argument("--mode", choices=MODES, default="auto", help="what drives held-out frames besides tracking")
+    parser.add_argument("--no_folds", action="store_true", help="skip the five folds of clips under 60 s")
+    parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
+    parser.add_argument("--a2m_ckpt", type=Path, help="audio → motion checkpoint (default: embedded)")
+    parser.add_argument("--region", choices=REGIONS, default="lower_face")
+    parser.add_argument("--blend_mode", choices=BLEND_MODES, default="alpha")
+    parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return EvaluationJob.from_arguments(parser.parse_args(argv))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit status."""
+    configure_logging()
+    try:
+        job = parse_arguments(argv)
+        made = make_trials(job, ConsoleProgress())
+    except GeneFaceError as error:
+        logger.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; what was finished is kept and the same command goes on from there")
+        return 130
+    logger.info("trials: %s", ", ".join(str(folder) for folder in made))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

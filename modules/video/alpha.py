@@ -1,0 +1,60 @@
+"""The alpha of an edit as a grey video without loss: luma / 255 is how much of a pixel was replaced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.structures.frames import Frame, PlaneLayout, VideoInfo
+from modules.video.writer import EncodeConfig, VideoWriter
+
+Bounds = tuple[int, int, int, int]
+
+_LAYOUT = PlaneLayout("yuv444p", (0, 0), "center", True, "bt709")
+_TAGS = (2, 2, 1, 2)
+
+
+class AlphaWriter:
+    """Writes one grey frame per video frame; used as a context manager.
+
+    Args:
+        path: the file, which appears when the block ends well.
+        info: of the video whose edit it is.
+    """
+
+    def __init__(self, path: Path, info: VideoInfo) -> None:
+        lossless = EncodeConfig(lossless=True)
+        self._writer = VideoWriter(path, replace(info, layout=_LAYOUT, color_tags=_TAGS), quality=lossless)
+
+    def __enter__(self) -> AlphaWriter:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def write(self, frame: Frame, bounds: Bounds | None, alpha: NDArray[np.float32] | None) -> None:
+        """Write the alpha of ``frame``.
+
+        Args:
+            frame: whose size and time it takes.
+            bounds: half-open x0, y0, x1, y1 inside the frame that ``alpha`` covers; None = nothing was edited.
+            alpha: ``[h, w]`` 0..1.
+        """
+        luma = np.zeros(frame.size_hw, np.uint8)
+        if bounds is not None and alpha is not None:
+            x0, y0, x1, y1 = bounds
+            luma[y0:y1, x0:x1] = np.ceil(alpha * 255)  # rounding would hide traces of an edit
+        grey = np.full(frame.size_hw, 128, np.uint8)
+        self._writer.write(replace(frame, planes=(luma, grey, grey), layout=_LAYOUT))
+
+
+def alpha_of(frame: Frame) -> NDArray[np.float32]:
+    """``[H, W]`` 0..1 of a frame that ``AlphaWriter`` wrote."""
+    return frame.planes[0].astype(np.float32) / np.float32(255)

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Measures lips, picture, seams and time on a video, beside rows that say what the figures are worth: DIR/report.html
+# Usage: bash scripts/evaluate.sh --src_video V --out DIR [--head_ckpt C] [--drv_aud A] [--result R] [further flags]
+#        EVALUATE="--keep_trials --hparams draws=200" goes to tasks/evaluate.py; all flags: inference/make_trials.py --help
+set -euo pipefail
+root="$(cd "$(dirname "$0")/.." && pwd)"
+python="${PYTHON:-$root/.venv/bin/python}"
+out=""
+for ((i = 1; i < $#; i++)); do
+  next=$((i + 1))
+  if [ "${!i}" = "--out" ]; then out="${!next}"; fi
+done
+[ -n "$out" ] || { sed -n '/^# Usage/,/^set/s/^# *//p' "$0" | grep -v '^set' >&2; exit 2; }
+"$python" "$root/inference/make_trials.py" "$@"
+read -r -a more <<<"${EVALUATE:-}"
+exec "$python" "$root/tasks/evaluate.py" --out "$out" --command "bash scripts/evaluate.sh $*" "${more[@]}"

@@ -1,0 +1,157 @@
+"""A trial on disk becomes tables: every row measured, every mean with its interval, every gap with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.commons.errors import BackendUnavailableError
+from modules.commons.progress import Progress
+from modules.commons.workspace import ROOT
+from modules.metrics.perceptual import Lpips, load_lpips
+from modules.metrics.statistics import block_bootstrap, paired_verdict
+from modules.metrics.syncnet import SyncNet, load_syncnet
+from modules.structures.evaluation import Trial, TrialRow
+from modules.structures.scores import Measure, Metric, RowScores, TrialScores
+from tasks.evaluation.config import EvaluationConfig
+from tasks.evaluation.lip_sync import lip_sync_error
+from tasks.evaluation.metrics import METRICS
+from tasks.evaluation.motion_scores import Bootstrap, measure_frames, measure_track
+from tasks.evaluation.picture_scores import measure_pictures
+
+BASELINE = "retrieval"
+"""Results are told better or worse than the row of this name."""
+_NO_TRUTH = "there is no true picture"
+_RESULTS_ONLY = "measured for results and the untouched source"
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Networks that only those have who put their weights in place; else None, and why.
+
+    Attributes:
+        syncnet: for LSE-C and LSE-D. no_syncnet: why there is none.
+        lpips: for LPIPS. no_lpips: why there is none.
+    """
+
+    syncnet: SyncNet | None
+    no_syncnet: str
+    lpips: Lpips | None
+    no_lpips: str
+
+    @classmethod
+    def load(cls, config: EvaluationConfig) -> Networks:
+        """Those whose weights lie where the configuration says.
+
+        Raises:
+            CheckpointError: a file is there but is something else.
+        """
+        syncnet, lpips, no_syncnet, no_lpips = None, None, "", ""
+        try:
+            syncnet = load_syncnet(ROOT / config.syncnet, "cpu")
+        except BackendUnavailableError as error:
+            no_syncnet = str(error)
+        try:
+            lpips = load_lpips(ROOT / config.lpips_backbone)
+        except BackendUnavailableError as error:
+            no_lpips = str(error)
+        return cls(syncnet, no_syncnet, lpips, no_lpips)
+
+
+def judge(trial: Trial, networks: Networks, config: EvaluationConfig, progress: Progress) -> TrialScores:
+    """Measure every row of a trial."""
+    frame_s = float(np.median(np.diff(trial.times_s))) if len(trial) > 1 else config.block_s
+    bootstrap = Bootstrap(config.seed, config.draws, max(1, round(config.block_s / frame_s)))
+    pictures = measure_pictures(trial, networks.lpips, progress)
+    rows = [
+        _judge_row(trial, row, columns, networks, bootstrap) for row, columns in zip(trial.rows, pictures, strict=True)
+    ]
+    return TrialScores(
+        trial.name, trial.protocol, trial.frames, trial.times_s, trial.block, trial.outcomes, trial.speech,
+        tuple(_with_verdicts(row, rows, trial, bootstrap) for row in rows), trial.notes,
+    )  # fmt: skip
+
+
+def _judge_row(
+    trial: Trial,
+    row: TrialRow,
+    pictures: Mapping[str, NDArray[np.float64]],
+    networks: Networks,
+    bootstrap: Bootstrap,
+) -> RowScores:
+    frames = {**measure_frames(trial, row), **pictures}
+    measures = measure_track(trial, row, bootstrap)
+    measures |= _lip_sync(trial, row, networks)
+    for metric in METRICS:
+        if metric.key in measures or not _applies(metric, trial):
+            continue
+        if metric.is_per_frame:
+            measures[metric.key] = _mean_of(metric, frames, trial, bootstrap, networks)
+        else:
+            measures[metric.key] = Measure.missing("nothing drives this row" if row.driving_opening is None else "")
+    return RowScores(row.name, row.is_result, row.about, measures, frames)
+
+
+def _applies(metric: Metric, trial: Trial) -> bool:
+    """Whether a figure belongs to the trial's protocol at all."""
+    if metric.group == "Leakage":
+        return False  # results of the leakage protocol have theirs already
+    if trial.protocol == "leakage":
+        return metric.group == "Time and seams"
+    return trial.protocol == "self-reenactment" or (metric.group not in ("Picture",) and metric.key not in _TRUTH_KEYS)
+
+
+_TRUTH_KEYS = ("lmd", "lmd_iod", "exp_lower", "exp_upper")
+
+
+def _mean_of(
+    metric: Metric,
+    frames: Mapping[str, NDArray[np.floating]],
+    trial: Trial,
+    bootstrap: Bootstrap,
+    networks: Networks,
+) -> Measure:
+    values = frames.get(metric.key)
+    if values is None:
+        return Measure.missing(networks.no_lpips if metric.key.startswith("lpips") else _NO_TRUTH)
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return Measure.missing(_RESULTS_ONLY if metric.group == "Time and seams" else "no frame shows it")
+    low, high = block_bootstrap(values, trial.block, bootstrap.length, bootstrap.rng(), bootstrap.draws)
+    return Measure(float(known.mean()), low, high, len(known))
+
+
+def _lip_sync(trial: Trial, row: TrialRow, networks: Networks) -> dict[str, Measure]:
+    if trial.protocol == "leakage":
+        return {}
+    if trial.speech is None:
+        why = "there is no speech"
+    elif networks.syncnet is None:
+        why = networks.no_syncnet
+    else:
+        return lip_sync_error(networks.syncnet, trial, row, trial.speech)
+    return {"lse_c": Measure.missing(why), "lse_d": Measure.missing(why)}
+
+
+def _with_verdicts(row: RowScores, rows: list[RowScores], trial: Trial, bootstrap: Bootstrap) -> RowScores:
+    """A result beside the retrieval baseline, figure by figure, frame by frame."""
+    baseline = next((other for other in rows if other.name == BASELINE), None)
+    if not row.is_result or baseline is None:
+        return row
+    verdicts = {
+        metric.key: paired_verdict(
+            row.frames[metric.key], baseline.frames[metric.key], trial.block, bootstrap.length, bootstrap.rng(),
+            metric.better == "higher", bootstrap.draws,
+        )
+        for metric in METRICS
+        if metric.is_per_frame and metric.better in ("higher", "lower") and _both_have(metric.key, row, baseline)
+    }  # fmt: skip
+    return replace(row, verdicts=verdicts)
+
+
+def _both_have(key: str, row: RowScores, baseline: RowScores) -> bool:
+    return all(key in r.measures and not math.isnan(r.measures[key].value) for r in (row, baseline))

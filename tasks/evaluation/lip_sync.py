@@ -1,0 +1,74 @@
+"""LSE-C and LSE-D of a row: SyncNet over its own pictures, on the stable crop, so that no face is too small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.metrics.syncnet import (
+    CROP_SIZE,
+    SyncNet,
+    audio_features,
+    frames_at_25fps,
+    lip_features,
+    scores_of_distances,
+    sync_distances,
+    syncnet_regions,
+)
+from modules.structures.audio import AudioClip
+from modules.structures.crops import CropRegion, sample_region
+from modules.structures.evaluation import SpeechTrack, Trial, TrialRow
+from modules.structures.landmarks import FACE_OVAL
+from modules.structures.scores import Measure
+from tasks.evaluation.reading import Shown, row_frames
+
+
+def lip_sync_error(net: SyncNet, trial: Trial, row: TrialRow, speech: SpeechTrack) -> dict[str, Measure]:
+    """LSE-C and LSE-D over all of a trial's stretches together."""
+    distances: list[NDArray[np.float32]] = []
+    frames = row_frames(trial, row)
+    for number in np.unique(trial.block).tolist():
+        rows = np.flatnonzero(trial.block == number)
+        ticks = rows[frames_at_25fps(trial.times_s[rows])]
+        crops = dict(zip(ticks.tolist(), _regions(row, ticks), strict=True))
+        lips = lip_features(net, _seen(frames, trial, rows, ticks, crops))
+        sound = audio_features(net, _heard(speech, float(trial.times_s[rows[0]]) - row.speech_late_s))
+        distances.append(sync_distances(lips, sound[: len(lips)]))
+    scores = scores_of_distances(np.concatenate(distances))
+    if scores.frames == 0:
+        why = "no stretch is long enough"
+        return {"lse_c": Measure.missing(why), "lse_d": Measure.missing(why)}
+    return {"lse_c": Measure(scores.lse_c, count=scores.frames), "lse_d": Measure(scores.lse_d, count=scores.frames)}
+
+
+def _regions(row: TrialRow, ticks: NDArray[np.int64]) -> list[CropRegion]:
+    oval = row.landmarks.points[ticks][:, list(FACE_OVAL)]
+    return syncnet_regions(np.concatenate([oval.min(axis=1), oval.max(axis=1)], axis=1))
+
+
+def _seen(
+    frames: Iterator[Shown | None],
+    trial: Trial,
+    rows: NDArray[np.int64],
+    ticks: NDArray[np.int64],
+    crops: dict[int, CropRegion],
+) -> Iterator[NDArray[np.uint8]]:
+    """Face crops of one stretch at 25 fps; a frame that is shown for two ticks comes twice."""
+    x0, y0 = trial.window[:2]
+    times = {int(tick): int((ticks == tick).sum()) for tick in ticks}
+    for number in rows.tolist():
+        shown = next(frames)
+        if shown is None or number not in times:
+            continue
+        region = crops[number].shifted(-x0, -y0)
+        yield from [sample_region(shown.rgb, region, CROP_SIZE, border_mode=cv2.BORDER_REPLICATE)] * times[number]
+
+
+def _heard(speech: SpeechTrack, start_s: float) -> AudioClip:
+    """The sound from ``start_s`` on; silence where it has not begun."""
+    first = round(start_s * speech.sound.sample_rate_hz)
+    samples = speech.sound.samples[first:] if first >= 0 else np.pad(speech.sound.samples, (-first, 0))
+    return AudioClip(np.ascontiguousarray(samples), speech.sound.sample_rate_hz)

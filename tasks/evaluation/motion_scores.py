@@ -1,0 +1,185 @@
+"""What is measured in landmarks: lips against the truth, against the speech, and the head's steadiness."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.metrics.lips import (
+    ClosureScores,
+    closure_scores,
+    correlation,
+    expression_error,
+    landmark_distance,
+    leakage,
+    opening_spread_ratio,
+    relative_landmark_distance,
+    shut_frames,
+    shut_threshold,
+    silence_motion,
+)
+from modules.metrics.statistics import interval
+from modules.metrics.steadiness import landmark_acceleration
+from modules.metrics.synchrony import loudness_correlation, speech_lag
+from modules.structures.evaluation import EDITED, SpeechTrack, Trial, TrialRow
+from modules.structures.landmarks import Landmarks2D, lip_opening
+from modules.structures.scores import Measure
+from tasks.evaluation.reading import CROP_SIZE
+
+_AGAINST_TRUTH = ("lmd", "lmd_iod", "exp_lower", "exp_upper")
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """How intervals are made: ``draws`` resamples of blocks of ``length`` frames, seeded by ``seed`` each time anew."""
+
+    seed: int
+    draws: int
+    length: int
+
+    def rng(self) -> np.random.Generator:
+        """A generator at its start, so that no figure depends on which were measured before it."""
+        return np.random.default_rng(self.seed)
+
+
+def opening_of(landmarks: Landmarks2D) -> NDArray[np.float64]:
+    """Lip opening ``[N]``, NaN without a face."""
+    return np.where(landmarks.valid, lip_opening(landmarks.points), np.nan)
+
+
+def measure_frames(trial: Trial, row: TrialRow) -> Columns:
+    """Per-frame figures of one row's landmarks ``[N]``, NaN where there is nothing to measure."""
+    truth = trial.rows[0].landmarks
+    own = landmark_acceleration(truth.points, trial.times_s, trial.block)
+    jitter = landmark_acceleration(row.landmarks.points, trial.times_s, trial.block)
+    columns: Columns = {"opening": opening_of(row.landmarks), "jitter": jitter / _mean(own)}
+    if trial.protocol == "self-reenactment":
+        scale = CROP_SIZE / np.array([crop.side for crop in trial.crops])[:, None, None]
+        lower, upper = expression_error(row.landmarks.blendshapes, truth.blendshapes)
+        columns |= {
+            "lmd": landmark_distance(row.landmarks.points * scale, truth.points * scale),
+            "lmd_iod": 100 * relative_landmark_distance(row.landmarks.points, truth.points),
+            "exp_lower": lower,
+            "exp_upper": upper,
+        }
+        is_edited = _is_edited(trial)
+        columns |= {name: np.where(is_edited, columns[name], np.nan) for name in _AGAINST_TRUTH}
+    return columns
+
+
+def measure_track(trial: Trial, row: TrialRow, bootstrap: Bootstrap) -> dict[str, Measure]:
+    """The figures of one row that need its whole stretch."""
+    opening, own = opening_of(row.landmarks), opening_of(trial.rows[0].landmarks)
+    seen = int(np.isfinite(opening).sum())
+    measures = {"spread": _or_missing(opening_spread_ratio(opening, own), seen, "too few frames with lips that move")}
+    if row.driving_opening is not None:
+        driving = np.where(_is_edited(trial), row.driving_opening, np.nan)
+        measures["r_driving"] = _correlation(opening, driving, trial, bootstrap)
+    if trial.protocol == "leakage":
+        if row.is_result:
+            measures |= _leakage(trial, opening, own, bootstrap)
+    elif trial.speech is None:
+        measures |= dict.fromkeys(SPEECH_KEYS, Measure.missing("there is no speech"))
+    else:
+        measures |= _against_speech(trial, row, opening, trial.speech, bootstrap)
+    return measures
+
+
+SPEECH_KEYS = ("r_speech", "r_loudness", "lag", "closure_recall", "closure_precision", "silence_motion")
+
+
+def _against_speech(
+    trial: Trial, row: TrialRow, opening: NDArray[np.float64], speech: SpeechTrack, bootstrap: Bootstrap
+) -> dict[str, Measure]:
+    late = row.speech_late_s
+    lag = speech_lag(opening, trial.times_s, trial.block, speech, bootstrap.rng(), speech_late_s=late)
+    loudness = loudness_correlation(opening, trial.times_s, trial.block, speech, speech_late_s=late)
+    seen = int(np.isfinite(opening).sum())
+    speaking = speaking_frames(speech, trial.times_s - late)
+    silence = silence_motion(opening, trial.times_s, speaking, trial.block)
+    measures = {
+        "r_speech": _or_missing(lag.r_in_sync, seen, lag.note or "the lips or the speech do not move"),
+        "r_loudness": _or_missing(loudness, seen, "the lips or the speech do not move"),
+        "lag": Measure(lag.value_ms, lag.low_ms, lag.high_ms, seen, lag.note),
+        "silence_motion": _or_missing(silence, seen, "no pause of 0.4 s, or no motion in speech"),
+    }
+    return measures | _closures(trial, row, opening, speaking, bootstrap)
+
+
+def _closures(
+    trial: Trial, row: TrialRow, opening: NDArray[np.float64], speaking: NDArray[np.bool_], bootstrap: Bootstrap
+) -> dict[str, Measure]:
+    """Shut lips against the truth's; in dubbing against those that the driving motion shuts."""
+    reference = opening_of(trial.rows[0].landmarks)
+    threshold = shut_threshold(reference, speaking)
+    if trial.protocol == "dubbing":
+        driven = next((r.driving_opening for r in trial.rows if r.is_result and r.driving_opening is not None), None)
+        if driven is None:
+            note = "what drove the lips is unknown"
+            return {"closure_recall": Measure.missing(note), "closure_precision": Measure.missing(note)}
+        reference = np.where(_is_edited(trial), driven, np.nan)
+    shut = shut_frames(opening, threshold)
+    wanted = shut_frames(reference, shut_threshold(reference, speaking))
+    found = closure_scores(shut, wanted, trial.times_s, trial.block, bootstrap.rng())
+    return {
+        "closure_recall": _closure(found.recall, found.chance_recall, found.n_reference, found),
+        "closure_precision": _closure(found.precision, found.chance_precision, found.n_shut, found),
+    }
+
+
+def _closure(value: float, chance: float, count: int, found: ClosureScores) -> Measure:
+    if math.isnan(value):
+        return Measure.missing(f"no shut lips to look at in {found.n_compared} frames")
+    by_chance = "" if math.isnan(chance) else f"by chance {chance:.2f}"
+    return Measure(value, count=count, note=by_chance)
+
+
+def _leakage(
+    trial: Trial, opening: NDArray[np.float64], own: NDArray[np.float64], bootstrap: Bootstrap
+) -> dict[str, Measure]:
+    size, band = leakage(opening, own, trial.times_s, trial.block, bootstrap.rng())
+    seen = int((np.isfinite(opening) & np.isfinite(own)).sum())
+    return {
+        "leak_r": _or_missing(size, seen, "lips that do not move"),
+        "leak_band": _or_missing(band, seen, "too short for circular shifts"),
+    }
+
+
+def _correlation(
+    opening: NDArray[np.float64], driving: NDArray[np.floating], trial: Trial, bootstrap: Bootstrap
+) -> Measure:
+    value = correlation(opening, driving)
+    if math.isnan(value):
+        return Measure.missing("lips that do not move, or fewer than three frames")
+    low, high = interval(
+        lambda rows: correlation(opening[rows], driving[rows]), trial.block, bootstrap.length, bootstrap.rng(),
+        bootstrap.draws,
+    )  # fmt: skip
+    return Measure(value, low, high, int((np.isfinite(opening) & np.isfinite(driving)).sum()))
+
+
+def speaking_frames(speech: SpeechTrack, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether there is speech at each of ``times_s [N]``."""
+    rows = np.floor(times_s * speech.rate_hz).astype(np.int64)
+    inside = (rows >= 0) & (rows < len(speech.is_speech))
+    speaking = np.zeros(len(times_s), dtype=bool)
+    speaking[inside] = speech.is_speech[rows[inside]]
+    return speaking
+
+
+def _is_edited(trial: Trial) -> NDArray[np.bool_]:
+    return np.array([outcome == EDITED for outcome in trial.outcomes])
+
+
+def _or_missing(value: float, count: int, why: str) -> Measure:
+    return Measure.missing(why) if math.isnan(value) else replace(Measure(value), count=count)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) and known.mean() > 0 else math.nan
