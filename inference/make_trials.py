@@ -7,20 +7,24 @@ Reads: a video, perhaps speech, a person's checkpoint, a finished result. Writes
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 if __name__ == "__main__":  # `python inference/x.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_gen.runs.process_video import file_sha256
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from data_gen.utils.process_audio.vad import detect_speech
 from inference.arbitrary_video import open_source, predict_motion
 from inference.driving import PreparedSource
 from inference.evaluation.motion import own_speech
-from inference.evaluation.persons import LEAST_FRAMES, fold_persons, usual_person
+from inference.evaluation.persons import LEAST_FRAMES, Person, fold_persons, usual_person
 from inference.evaluation.protocols import dubbing, leakage, self_reenactment
 from inference.evaluation.results import result_trial
 from inference.jobs import BLEND_MODES, MODES, CommandParser, EvaluationJob
@@ -29,10 +33,13 @@ from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.face_model.model import REGIONS
 from modules.structures.audio import AudioClip
+from modules.structures.evaluation import TRIAL_SCHEMA
 from modules.structures.motion import MotionSequence
 
 logger = logging.getLogger("evaluate")
 
+Heard = tuple[AudioClip, MotionSequence]
+"""Speech and the motion predicted from it."""
 SHORT_CLIP_S = 60.0
 """Of shorter clips a last eleventh is too little: they are cut into folds as well."""
 
@@ -53,26 +60,78 @@ def make_trials(job: EvaluationJob, progress: Progress) -> list[Path]:
     if job.result is not None:
         with timer.stage("result"):
             speech = foreign or _heard(job, load_audio_16k(job.result))
-            return [result_trial(source, job.result, speech, job.trials / "dubbing", progress, alpha=job.masks)]
+            made = [result_trial(source, job.result, speech, job.trials / "dubbing", progress, alpha=job.masks)]
+        _remove_others(job.trials, made)
+        return made
     with timer.stage("person"):
         usual = usual_person(job, source, progress)
-    made = []
-    with timer.stage("last eleventh"):
-        made.append(
-            self_reenactment("last eleventh", job, source, [usual], own, job.trials / "last", progress, _notes(own))
-        )
+    made = [_last_eleventh(job, source, usual, own, progress, timer)]
     if job.folds and source.times_s[-1] < SHORT_CLIP_S:
-        with timer.stage("folds"):
-            persons = fold_persons(usual, source, progress)
-            made.append(
-                self_reenactment("five folds", job, source, persons, own, job.trials / "folds", progress, _notes(own))
-            )
+        made.append(_folds(job, source, usual, own, progress, timer))
     if foreign is not None:
         with timer.stage("dubbing"):
-            made.append(dubbing(job, source, usual, foreign, job.trials / "dubbing", progress))
+            made.append(
+                _made(job, "dubbing", [usual], lambda folder: dubbing(job, source, usual, foreign, folder, progress))
+            )
     with timer.stage("leakage"):
-        made.append(leakage(job, source, usual, own[0] if own else None, job.trials / "leakage", progress))
+        sound = own[0] if own else None
+        made.append(_made(job, "leakage", [usual], lambda folder: leakage(job, source, usual, sound, folder, progress)))
+    _remove_others(job.trials, made)
     return made
+
+
+def _last_eleventh(
+    job: EvaluationJob, source: PreparedSource, usual: Person, own: Heard | None, progress: Progress, timer: StageTimer
+) -> Path:
+    def paint(folder: Path) -> Path:
+        return self_reenactment("last eleventh", job, source, [usual], own, folder, progress, _notes(own))
+
+    with timer.stage("last eleventh"):
+        return _made(job, "last", [usual], paint)
+
+
+def _folds(
+    job: EvaluationJob, source: PreparedSource, usual: Person, own: Heard | None, progress: Progress, timer: StageTimer
+) -> Path:
+    with timer.stage("persons of the folds"):
+        persons = fold_persons(usual, source, progress)
+
+    def paint(folder: Path) -> Path:
+        return self_reenactment("five folds", job, source, persons, own, folder, progress, _notes(own))
+
+    with timer.stage("folds"):
+        return _made(job, "folds", persons, paint)
+
+
+def _made(job: EvaluationJob, stem: str, persons: Sequence[Person], paint: Callable[[Path], Path]) -> Path:
+    """The trial of this name: the one that an interrupted run finished of the same inputs, else a new one."""
+    folder, made_from = job.trials / stem, _inputs(job, persons)
+    record = folder / "made_from.json"
+    try:
+        if record.read_text(encoding="utf-8") == made_from:
+            logger.info("%s is there already", folder)
+            return folder
+    except OSError:
+        pass
+    paint(folder)
+    record.write_text(made_from, encoding="utf-8")
+    return folder
+
+
+def _inputs(job: EvaluationJob, persons: Sequence[Person]) -> str:
+    """All that a trial depends on, as text."""
+    options = {name: str(value) for name, value in asdict(job).items() if name not in ("out", "folds")}
+    files = [path for path in (job.src_video, job.drv_aud) if path is not None]
+    files += [person.checkpoint / "checkpoint.json" for person in persons]
+    hashes = {str(path): file_sha256(path) for path in files}
+    return json.dumps({"schema": TRIAL_SCHEMA, "options": options, "files": hashes}, indent=1, sort_keys=True)
+
+
+def _remove_others(trials: Path, made: Sequence[Path]) -> None:
+    """Delete trials that an earlier command left here, so that no report mixes two."""
+    for folder in trials.iterdir():
+        if folder not in made and folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def check_length(source: PreparedSource) -> None:
@@ -88,7 +147,7 @@ def check_length(source: PreparedSource) -> None:
         )
 
 
-def _own_speech(job: EvaluationJob, source: PreparedSource) -> tuple[AudioClip, MotionSequence] | None:
+def _own_speech(job: EvaluationJob, source: PreparedSource) -> Heard | None:
     """The video's own sound with the motion predicted from it; None when it is not wanted or, by default, not there.
 
     Raises:
@@ -111,11 +170,11 @@ def _own_speech(job: EvaluationJob, source: PreparedSource) -> tuple[AudioClip, 
     return _heard(job, speech)
 
 
-def _foreign_speech(job: EvaluationJob) -> tuple[AudioClip, MotionSequence] | None:
+def _foreign_speech(job: EvaluationJob) -> Heard | None:
     return None if job.drv_aud is None else _heard(job, load_audio_16k(job.drv_aud))
 
 
-def _heard(job: EvaluationJob, speech: AudioClip) -> tuple[AudioClip, MotionSequence]:
+def _heard(job: EvaluationJob, speech: AudioClip) -> Heard:
     return speech, predict_motion(job, speech)
 
 
