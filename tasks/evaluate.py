@@ -75,7 +75,7 @@ def evaluate_trials(
         new_sheets, new_clips = _show(trial, scores, folder.name, out, config, progress)
         sheets += new_sheets
         clips += new_clips
-        logger.info("%s\n%s", trial.name, console_table(scores, METRICS, CONSOLE))
+        logger.info("%s\n%s", trial.name, console_table(scores, METRICS, CONSOLE[trial.protocol]))
     source = _load(folders[0]).source
     evaluation = Evaluation(
         source, _facts(source), command, _versions(), config.seed, METRICS, tuple(trials), tuple(sheets), tuple(clips)

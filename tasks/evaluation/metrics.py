@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from modules.structures.evaluation import Protocol
 from modules.structures.scores import Better, Metric
 
 SCOPES = ("edited", "mouth", "crop")
@@ -93,4 +97,13 @@ METRICS: tuple[Metric, ...] = (
 
 BY_KEY = {metric.key: metric for metric in METRICS}
 
-CONSOLE = ("psnr_edited", "psnr_mouth", "ssim_edited", "lmd", "r_speech", "lag", "jitter", "flicker", "sharpness")
+_SEAMS = ("jitter", "flicker", "gradient", "delta_e", "sharpness")
+
+CONSOLE: Mapping[Protocol, tuple[str, ...]] = MappingProxyType(
+    {
+        "self-reenactment": ("psnr_edited", "psnr_mouth", "ssim_edited", "lmd", "r_speech", *_SEAMS),
+        "dubbing": ("r_speech", "r_loudness", "lag", "r_driving", "spread", "closure_recall", *_SEAMS),
+        "leakage": ("leak_r", "leak_band", *_SEAMS),
+    }
+)
+"""The figures that a log shows, by protocol."""

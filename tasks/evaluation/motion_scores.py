@@ -23,7 +23,7 @@ from modules.metrics.lips import (
 )
 from modules.metrics.statistics import interval
 from modules.metrics.steadiness import landmark_acceleration
-from modules.metrics.synchrony import loudness_correlation, speech_lag
+from modules.metrics.synchrony import MIN_SECONDS, loudness_correlation, speech_lag
 from modules.structures.evaluation import EDITED, SpeechTrack, Trial, TrialRow
 from modules.structures.landmarks import Landmarks2D, lip_opening
 from modules.structures.scores import Measure
@@ -98,13 +98,16 @@ def _against_speech(
 ) -> dict[str, Measure]:
     late = row.speech_late_s
     lag = speech_lag(opening, trial.times_s, trial.block, speech, bootstrap.rng(), speech_late_s=late)
-    loudness = loudness_correlation(opening, trial.times_s, trial.block, speech, speech_late_s=late)
     seen = int(np.isfinite(opening).sum())
+    seconds = seen * float(np.median(np.diff(trial.times_s))) if len(trial) > 1 else 0.0
+    is_long = seconds >= MIN_SECONDS
+    loudness = loudness_correlation(opening, trial.times_s, trial.block, speech, speech_late_s=late)
     speaking = speaking_frames(speech, trial.times_s - late)
     silence = silence_motion(opening, trial.times_s, speaking, trial.block)
+    too_short = Measure.missing(f"only {seconds:.2f} s of lips: at least {MIN_SECONDS} s are needed")
     measures = {
         "r_speech": _or_missing(lag.r_in_sync, seen, lag.note or "the lips or the speech do not move"),
-        "r_loudness": _or_missing(loudness, seen, "the lips or the speech do not move"),
+        "r_loudness": _or_missing(loudness, seen, "the lips or the speech do not move") if is_long else too_short,
         "lag": Measure(lag.value_ms, lag.low_ms, lag.high_ms, seen, lag.note),
         "silence_motion": _or_missing(silence, seen, "no pause of 0.4 s, or no motion in speech"),
     }
