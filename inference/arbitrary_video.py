@@ -222,7 +222,8 @@ def edit_video(
     if speech.duration_s > source.times_s[-1] + 0.5 and count == len(source):
         logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
     quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
-    job.out_name.parent.mkdir(parents=True, exist_ok=True)
+    for output in (job.out_name, job.save_masks or job.out_name):
+        output.parent.mkdir(parents=True, exist_ok=True)
     sound = speech_track(job.drv_aud, source.video)
     debug = DebugStrips(job.out_name) if job.debug else None
     masks = None if job.save_masks is None else AlphaWriter(job.save_masks, source.info)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,8 +24,9 @@ from inference.arbitrary_video import open_source, predict_motion
 from inference.driving import PreparedSource
 from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import LEAST_FRAMES, Person, fold_persons, usual_person
-from inference.evaluation.protocols import dubbing, leakage, self_reenactment
+from inference.evaluation.protocols import NO_SPEECH, dubbing, leakage, self_reenactment
 from inference.evaluation.results import result_trial
+from inference.evaluation.trials import MADE_FROM, remove_others
 from inference.jobs import BLEND_MODES, MODES, CommandParser, EvaluationJob
 from modules.commons.errors import AudioReadError, GeneFaceError, VideoReadError
 from modules.commons.log import StageTimer, configure_logging
@@ -59,9 +59,9 @@ def make_trials(job: EvaluationJob, progress: Progress) -> list[Path]:
         foreign = _foreign_speech(job)
     if job.result is not None:
         with timer.stage("result"):
-            speech = foreign or _heard(job, load_audio_16k(job.result))
+            speech = foreign or _heard(job, own_speech(job.result))
             made = [result_trial(source, job.result, speech, job.trials / "dubbing", progress, alpha=job.masks)]
-        _remove_others(job.trials, made)
+        remove_others(job.trials, made)
         return made
     with timer.stage("person"):
         usual = usual_person(job, source, progress)
@@ -76,7 +76,7 @@ def make_trials(job: EvaluationJob, progress: Progress) -> list[Path]:
     with timer.stage("leakage"):
         sound = own[0] if own else None
         made.append(_made(job, "leakage", [usual], lambda folder: leakage(job, source, usual, sound, folder, progress)))
-    _remove_others(job.trials, made)
+    remove_others(job.trials, made)
     return made
 
 
@@ -106,7 +106,7 @@ def _folds(
 def _made(job: EvaluationJob, stem: str, persons: Sequence[Person], paint: Callable[[Path], Path]) -> Path:
     """The trial of this name: the one that an interrupted run finished of the same inputs, else a new one."""
     folder, made_from = job.trials / stem, _inputs(job, persons)
-    record = folder / "made_from.json"
+    record = folder / MADE_FROM
     try:
         if record.read_text(encoding="utf-8") == made_from:
             logger.info("%s is there already", folder)
@@ -125,13 +125,6 @@ def _inputs(job: EvaluationJob, persons: Sequence[Person]) -> str:
     files += [person.checkpoint / "checkpoint.json" for person in persons]
     hashes = {str(path): file_sha256(path) for path in files}
     return json.dumps({"schema": TRIAL_SCHEMA, "options": options, "files": hashes}, indent=1, sort_keys=True)
-
-
-def _remove_others(trials: Path, made: Sequence[Path]) -> None:
-    """Delete trials that an earlier command left here, so that no report mixes two."""
-    for folder in trials.iterdir():
-        if folder not in made and folder.is_dir():
-            shutil.rmtree(folder)
 
 
 def check_length(source: PreparedSource) -> None:
@@ -179,8 +172,7 @@ def _heard(job: EvaluationJob, speech: AudioClip) -> Heard:
 
 
 def _notes(own: object) -> tuple[str, ...]:
-    why = "the video has no speech of its own, or it was not to be used"
-    missing = () if own is not None else (f"Audio-driven rows: not measured, {why}.",)
+    missing = () if own is not None else (f"Audio-driven rows: not measured, {NO_SPEECH}.",)
     seen = "The 3DMM identity and the pose were fitted over the whole clip, held-out frames included."
     return (*missing, seen)
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from zipfile import BadZipFile
 
 if __name__ == "__main__":  # `python tasks/evaluate.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -90,7 +91,7 @@ def evaluate_trials(
 def _load(folder: Path) -> Trial:
     try:
         return Trial.load(folder)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
         raise ConfigError(f"{folder} cannot be used ({error}); delete it and make it again") from error
 
 

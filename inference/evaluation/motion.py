@@ -61,8 +61,9 @@ def resting_mouth(source: PreparedSource) -> NDArray[np.float32]:
 
 def tracked_later(source: PreparedSource, late_s: float) -> NDArray[np.float32]:
     """The tracked expression ``[T, E]`` of ``late_s`` before each frame; the clip's end comes before its start."""
-    length_s = float(source.times_s[-1]) + 1e-6
-    rows = np.searchsorted(source.times_s, (source.times_s - late_s) % length_s).clip(0, len(source) - 1)
+    frame_s = float(np.median(np.diff(source.times_s)))
+    wanted_s = (source.times_s - late_s) % (source.times_s[-1] + frame_s)
+    rows = np.searchsorted(source.times_s, wanted_s - frame_s / 2) % len(source)  # the nearest frame
     return with_mouth(source, source.coeffs.expression[rows][:, MOUTH_ROWS])
 
 

@@ -44,6 +44,7 @@ LEAKAGE_S = 20.0
 """Seconds of a clip that are dubbed with silence and with reversed speech."""
 OF_SOURCE = "the video itself, untouched"
 RETRIEVED = "the training frame nearest in lip shape, warped onto the {}"
+NO_SPEECH = "the video has no speech of its own, or it was not to be used"
 NO_TRUTH = "There is no true picture of these lips, so no row is compared with one."
 
 
@@ -183,7 +184,7 @@ def leakage(
     plans = [RowPlan("source", OF_SOURCE), silence]
     notes = []
     if speech is None:
-        notes.append("The video has no sound, so its own speech cannot be reversed.")
+        notes.append(f"Dubbed with reversed speech: not measured, {NO_SPEECH}.")
     else:
         motion = predict_motion(job, reversed_speech(speech))
         heard = plan_video(source, motion).expression

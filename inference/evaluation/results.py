@@ -21,7 +21,7 @@ from inference.evaluation.motion import (
     speech_track,
 )
 from inference.evaluation.protocols import NO_TRUTH, OF_SOURCE, SHIFT_S
-from inference.evaluation.trials import LandmarkScout, stacked, trial_window
+from inference.evaluation.trials import MADE_FROM, LandmarkScout, remove_others, stacked, trial_window
 from inference.jobs import ArbitraryJob
 from modules.commons.config import load_config
 from modules.commons.errors import VideoReadError
@@ -33,6 +33,9 @@ from modules.structures.motion import MotionSequence
 from modules.video.reader import VideoReader
 from tasks.evaluate import DEFAULT_CONFIG, TRIALS, evaluate_trials
 from tasks.evaluation.config import EvaluationConfig
+
+LEFT_ALONE = "not edited"
+WITHOUT_MASKS = "What was edited is unknown without --masks: every frame with a usable face is counted as edited."
 
 
 def result_trial(
@@ -57,11 +60,11 @@ def result_trial(
         alpha: grey video of what was edited; None when unknown.
 
     Raises:
-        VideoReadError: the result has other frames than the source.
+        VideoReadError: the result or its alpha has other frames than the source.
     """
     before, after = _landmarks_of_both(source, result, progress, may_end_early=plan is not None)
     rows = np.arange(len(after))
-    outcomes = plan.reasons if plan else frame_outcomes(source)
+    outcomes = plan.reasons if plan else _outcomes_by_alpha(source, alpha) if alpha else frame_outcomes(source)
     made = TrialRow("result", True, result, stacked(after), alpha=alpha, is_whole=True, about=str(result))
     if plan is not None:
         triangles = lower_face_triangles(source.face_model)
@@ -84,9 +87,10 @@ def result_trial(
         np.zeros(len(rows), np.int64), tuple(outcomes[int(row)] for row in rows),
         tuple(source.crops.region(int(row)) for row in rows), speech_track(*speech) if speech else None,
         (TrialRow("source", False, None, stacked(before), about=OF_SOURCE), made, *([late] if speech else [])),
-        (NO_TRUTH,),
+        (NO_TRUTH,) if plan or alpha else (NO_TRUTH, WITHOUT_MASKS),
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MADE_FROM).unlink(missing_ok=True)  # of a trial that was painted here before
     trial.save(folder)
     return folder
 
@@ -106,7 +110,8 @@ def report_result(
 ) -> None:
     """Measure what a job has just written, into its report's folder."""
     assert job.report is not None
-    result_trial(source, job.out_name, speech, job.report / TRIALS / "dubbing", progress, plan=plan, alpha=masks)
+    folder = job.report / TRIALS / "dubbing"
+    remove_others(folder.parent, [result_trial(source, job.out_name, speech, folder, progress, plan=plan, alpha=masks)])
     config = load_config(DEFAULT_CONFIG, EvaluationConfig)
     evaluate_trials(job.report, config, shlex.join(sys.argv), progress)
 
@@ -118,11 +123,7 @@ def _landmarks_of_both(
     before: list[LandmarkResult | None] = []
     after: list[LandmarkResult | None] = []
     with VideoReader(source.video) as original, VideoReader(result) as edited:
-        if (edited.info.width, edited.info.height) != (source.info.width, source.info.height):
-            raise VideoReadError(
-                f"{result} is {edited.info.width}x{edited.info.height}, but {source.video} is "
-                f"{source.info.width}x{source.info.height}; compare a result with the video it was made from"
-            )
+        _check_size(result, edited, source)
         for old, new in zip_longest(original.frames(), edited.frames()):
             if new is None and may_end_early and after:
                 break
@@ -136,3 +137,26 @@ def _landmarks_of_both(
             after.append(scout(new, old.index))
             progress("landmarks", len(after), len(source))
     return before, after
+
+
+def _outcomes_by_alpha(source: PreparedSource, alpha: Path) -> list[str]:
+    """Per frame of the clip: edited as the alpha says, or why not."""
+    with VideoReader(alpha) as reader:
+        _check_size(alpha, reader, source)
+        edited = [bool(frame.planes[0].any()) for frame in reader.frames()]
+    if len(edited) != len(source):
+        raise VideoReadError(
+            f"{alpha} has {len(edited)} frames, but {source.video} has {len(source)}; give the masks that were saved "
+            "with this result"
+        )
+    reasons = (LEFT_ALONE if reason == EDITED else reason for reason in frame_outcomes(source))
+    return [EDITED if touched else reason for touched, reason in zip(edited, reasons, strict=True)]
+
+
+def _check_size(video: Path, reader: VideoReader, source: PreparedSource) -> None:
+    size, expected = (reader.info.width, reader.info.height), (source.info.width, source.info.height)
+    if size != expected:
+        raise VideoReadError(
+            f"{video} is {size[0]}x{size[1]}, but {source.video} is {expected[0]}x{expected[1]}; compare a result with "
+            "the video it was made from"
+        )

@@ -28,6 +28,8 @@ from modules.video.reader import VideoReader
 from modules.video.window import Bounds, aligned_window, window_frame, window_info
 from modules.video.writer import EncodeConfig, VideoWriter
 
+MADE_FROM = "made_from.json"
+"""In a trial's folder: what it depends on, so that an interrupted evaluation can go on."""
 LEAST_PRESENCE = 0.5
 """Below this score the landmark network sees no face."""
 
@@ -176,6 +178,13 @@ def paint_trial(
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def remove_others(trials: Path, made: Sequence[Path]) -> None:
+    """Delete trials that an earlier command left below ``trials``, so that no report mixes two."""
+    for folder in trials.iterdir():
+        if folder not in made and folder.is_dir():
+            shutil.rmtree(folder)
 
 
 def _paint(

@@ -126,6 +126,12 @@ class Trial:
             raise ValueError(f"trial {self.name}: arrays disagree, {count} frames, {[len(c) for c in columns]}")
         if any(len(row.landmarks) != count for row in self.rows):
             raise ValueError(f"trial {self.name}: a row's landmarks do not belong to its {count} frames")
+        for row in self.rows:
+            wrong = [name for name in _ROW_ARRAYS if (a := getattr(row, name)) is not None and a.shape != (count,)]
+            if wrong:
+                raise ValueError(
+                    f"trial {self.name}: {wrong[0]} of row {row.name} does not belong to its {count} frames"
+                )
         if (np.diff(self.frames) <= 0).any():
             raise ValueError(f"trial {self.name}: frames must ascend")
 
@@ -171,8 +177,9 @@ class Trial:
             record = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} holds no finished trial ({error})") from error
-        if record.get("schema") != TRIAL_SCHEMA:
-            raise ValueError(f"{folder} holds schema {record.get('schema')!r}, expected {TRIAL_SCHEMA}")
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != TRIAL_SCHEMA:
+            raise ValueError(f"{folder} holds schema {schema!r}, expected {TRIAL_SCHEMA}")
         with np.load(folder / "tables.npz", allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files}
         speech = None

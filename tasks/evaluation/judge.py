@@ -90,9 +90,9 @@ def _judge_row(
         if metric.key in measures or not _applies(metric, trial):
             continue
         if metric.is_per_frame:
-            measures[metric.key] = _mean_of(metric, frames, trial, bootstrap, networks)
+            measures[metric.key] = _mean_of(metric, frames, trial, row, bootstrap, networks)
         else:
-            measures[metric.key] = Measure.missing("nothing drives this row" if row.driving_opening is None else "")
+            measures[metric.key] = Measure.missing("nothing drives this row")
     return RowScores(row.name, row.is_result, row.about, measures, frames)
 
 
@@ -112,6 +112,7 @@ def _mean_of(
     metric: Metric,
     frames: Mapping[str, NDArray[np.floating]],
     trial: Trial,
+    row: TrialRow,
     bootstrap: Bootstrap,
     networks: Networks,
 ) -> Measure:
@@ -120,7 +121,8 @@ def _mean_of(
         return Measure.missing(networks.no_lpips if metric.key.startswith("lpips") else _NO_TRUTH)
     known = values[~np.isnan(values)]
     if len(known) == 0:
-        return Measure.missing(_RESULTS_ONLY if metric.group == "Time and seams" else "no frame shows it")
+        is_seam_measured = row.is_result or row is trial.rows[0] or metric.group != "Time and seams"
+        return Measure.missing("no frame shows it" if is_seam_measured else _RESULTS_ONLY)
     low, high = block_bootstrap(values, trial.block, bootstrap.length, bootstrap.rng(), bootstrap.draws)
     return Measure(float(known.mean()), low, high, len(known))
 

@@ -92,7 +92,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("sharpness", "Time and seams", "mouth sharpness", "x", "one", 2,
            "Variance of the Laplacian in the mouth's box over the source's."),
     Metric("noise", "Time and seams", "mouth noise", "x", "one", 2,
-           "Standard deviation of noise in the mouth's box (Immerkær's operator, median) over the source's."),
+           "Standard deviation of noise in the mouth's box (Immerkær's operator, robust mean) over the source's."),
 )  # fmt: skip
 
 BY_KEY = {metric.key: metric for metric in METRICS}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from modules.commons.errors import VideoReadError
 from modules.structures.crops import CropRegion, sample_region
 from modules.structures.evaluation import Trial, TrialRow
-from modules.structures.frames import Frame
+from modules.structures.frames import Frame, PlaneLayout
 from modules.video.alpha import alpha_of
 from modules.video.colour import rgb_from_planes
 from modules.video.reader import VideoReader
@@ -43,7 +44,7 @@ def shown_frames(trial: Trial) -> Iterator[tuple[int, list[Shown | None]]]:
     A row that shows the source late has None where the source had not begun.
 
     Raises:
-        VideoReadError: a row's video is shorter than the trial.
+        VideoReadError: a row's video, or its alpha, is shorter than the trial.
     """
     with ExitStack() as stack:
         videos = [stack.enter_context(closing(_row_frames(trial, row))) for row in trial.rows]
@@ -74,6 +75,8 @@ def _row_frames(trial: Trial, row: TrialRow):  # noqa: ANN202 - a generator of 1
     wanted = trial.frames - row.frames_late if row.pictures is None else trial.frames
     is_whole = row.pictures is None or row.is_whole
     path = row.pictures or trial.source
+    # A window's file is smaller than the source and stands upright: by itself it would be read with another matrix.
+    layout = None if is_whole else _layout_of(trial.source)
     alphas = None
     with ExitStack() as stack:
         pictures = stack.enter_context(closing(stack.enter_context(VideoReader(path)).frames()))
@@ -84,10 +87,18 @@ def _row_frames(trial: Trial, row: TrialRow):  # noqa: ANN202 - a generator of 1
                 yield (None,)
                 continue
             frame = _advance(pictures, index)
-            alpha = _advance(alphas, index) if alphas is not None else None
             if frame is None:
                 return
+            alpha = _advance(alphas, index) if alphas is not None else None
+            if alphas is not None and alpha is None:
+                raise VideoReadError(f"{row.alpha} ends before frame {number} of {trial.name}")
+            frame = replace(frame, layout=layout or frame.layout)
             yield (_in_window(frame, alpha, trial.window if is_whole else None, number),)
+
+
+def _layout_of(video: Path) -> PlaneLayout:
+    with VideoReader(video) as reader:
+        return reader.info.layout
 
 
 def _advance(frames: Iterator[Frame], index: int) -> Frame | None:

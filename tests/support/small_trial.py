@@ -71,19 +71,21 @@ class SmallTrial:
 
 def first_frames(trial: Trial, count: int) -> Trial:
     """The beginning of a trial; its videos are longer than it."""
-    return replace(
-        trial,
-        frames=trial.frames[:count],
-        times_s=trial.times_s[:count],
-        block=trial.block[:count],
-        outcomes=trial.outcomes[:count],
-        crops=trial.crops[:count],
-        rows=tuple(replace(row, landmarks=first_landmarks(row.landmarks, count)) for row in trial.rows),
+    columns = ("frames", "times_s", "block", "outcomes", "crops")
+    rows = tuple(_first_of_row(row, count) for row in trial.rows)
+    return replace(trial, rows=rows, **{name: getattr(trial, name)[:count] for name in columns})
+
+
+def _first_of_row(row: TrialRow, count: int) -> TrialRow:
+    points, depth, valid, scores = (
+        getattr(row.landmarks, name)[:count] for name in ("points", "depth", "valid", "blendshapes")
     )
-
-
-def first_landmarks(landmarks: Landmarks2D, count: int) -> Landmarks2D:
-    return Landmarks2D(*(getattr(landmarks, name)[:count] for name in ("points", "depth", "valid", "blendshapes")))
+    tables = {name: getattr(row, name) for name in ("driving_opening", "lower_face_px", "jaw_gap_px")}
+    return replace(
+        row,
+        landmarks=Landmarks2D(points, depth, valid, scores),
+        **{name: None if table is None else table[:count] for name, table in tables.items()},
+    )
 
 
 @functools.cache
@@ -193,7 +195,8 @@ def crop_around(points: NDArray[np.float32]) -> CropRegion:
     """A square that holds the face of every frame."""
     oval = points[:, list(FACE_OVAL)].reshape(-1, 2)
     low, high = oval.min(axis=0), oval.max(axis=0)
-    return CropRegion(*((low + high) / 2).tolist(), float((high - low).max()) * CROP_GROWN)
+    center_x, center_y = ((low + high) / 2).tolist()
+    return CropRegion(center_x, center_y, float((high - low).max()) * CROP_GROWN)
 
 
 def made_up_speech(seconds: float, seed: int = 0) -> SpeechTrack:

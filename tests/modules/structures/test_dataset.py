@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modules.structures.cameras import CameraIntrinsics
 from modules.structures.crops import CropMetadata, CropRegion
-from modules.structures.dataset import NeRFDataset, last_eleventh, write_crop
+from modules.structures.dataset import NeRFDataset, block_folds, last_eleventh, write_crop
 from modules.structures.face_coeffs import FaceModelCoeffs
 
 SIZE = 256
@@ -116,3 +118,63 @@ def test_crop_camera_sees_the_same_pixels(tmp_path):
     on_crop = dataset.camera_matrix(1) @ point
     moved = dataset.crop_metadata.crop_from_frame(3) @ (on_frame / on_frame[2])
     np.testing.assert_allclose(on_crop[:2] / on_crop[2], moved[:2], atol=1e-9)
+
+
+# Splits.
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 11, 12, 22, 109, 110])
+def test_the_last_eleventh_covers_the_clip_and_comes_last(count):
+    split = last_eleventh(count)
+    np.testing.assert_array_equal(split.is_held_out, ~split.is_train)
+    assert split.is_train.tolist() == sorted(split.is_train, reverse=True) and len(split.is_train) == count
+    assert split.is_train.sum() == count // 11 * 10
+    assert count == 0 or split.is_held_out.any(), "at least a frame is held out"
+
+
+@st.composite
+def frame_times(draw):
+    """Rising times, some frames missing, the rate changing."""
+    steps = draw(st.lists(st.sampled_from([0.02, 1 / 30, 0.04, 0.1, 0.7, 3.0]), max_size=120))
+    return draw(st.sampled_from([0.0, 5.0])) + np.cumsum([0.0, *steps])
+
+
+@given(frame_times(), st.integers(1, 7), st.sampled_from([0.0, 0.2, 0.5]))
+def test_folds_cover_the_clip_without_overlap_and_guard_what_they_hold_out(times, count, guard):
+    splits = block_folds(times, count, guard)
+    assert len(splits) == count
+    held_out = np.array([split.is_held_out for split in splits])
+    assert (held_out.sum(axis=0) == 1).all(), "every frame is held out once"
+    sizes = held_out.sum(axis=1)
+    assert sizes.max() - sizes.min() <= 1
+    for split in splits:
+        rows = np.flatnonzero(split.is_held_out)
+        assert (np.diff(rows) == 1).all(), "in one stretch"
+        for row, time in enumerate(times):
+            distance = np.abs(times[rows] - time).min() if len(rows) else np.inf
+            is_near = distance < guard - 1e-9
+            assert not (split.is_train[row] and split.is_held_out[row])
+            if is_near:
+                assert not split.is_train[row]
+            elif distance > guard + 1e-9:
+                assert split.is_train[row], "what is far enough is learnt from"
+
+
+def test_guards_are_half_a_second_either_side():
+    times = np.arange(250) / 25
+    for number, split in enumerate(block_folds(times)):
+        first, last = 50 * number, 50 * number + 49
+        assert np.flatnonzero(split.is_held_out).tolist() == list(range(first, last + 1))
+        neither = np.flatnonzero(~split.is_train & ~split.is_held_out)
+        expected = [row for row in range(250) if first - 12 <= row < first or last < row <= last + 12]
+        assert neither.tolist() == expected, "12 frames of 40 ms lie less than 0.5 s away"
+
+
+def test_a_gap_in_time_is_guard_enough():
+    times = np.concatenate([np.arange(10) / 25, 60 + np.arange(10) / 25])
+    first, second = block_folds(times, 2)
+    assert first.is_train.sum() == second.is_train.sum() == 10
+
+
+def test_no_frames_make_empty_folds():
+    assert [split.is_train.size for split in block_folds(np.zeros(0))] == [0] * 5

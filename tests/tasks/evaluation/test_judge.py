@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from modules.metrics.seams import exactness
+from modules.metrics.steadiness import landmark_acceleration
 from modules.metrics.synchrony import IN_SYNC_LAG_MS
 from modules.metrics.syncnet import SyncNet
 from modules.structures.crops import CropRegion
@@ -153,13 +154,15 @@ def test_jitter_of_landmarks_moves_no_figure_of_the_picture(likeness):
 
 
 def test_noise_of_known_size_gives_a_known_jitter_and_lmd(small, likeness):
-    """Independent noise s per coordinate: RMS second difference ``s sqrt(2 (1 + 4 + 1))``, mean distance Rayleigh's."""
-    crop_scale = 512 / small.trial.crops[0].side
-    for sigma, lmd in zip(JITTER_PX, values(likeness, "jitter", "lmd")[1:], strict=True):
-        spread = sigma * math.sqrt(1 - 1 / 20)  # of a point about the mean of its 20
-        assert lmd == pytest.approx(spread * math.sqrt(math.pi / 2) * crop_scale, rel=0.06)
-    one, two = values(likeness, "jitter", "jitter")[2:]
-    assert two / one == pytest.approx(2, rel=0.05), "the source's own jitter is small beside 1 px"
+    """Noise of deviation s adds s² (1 + 4 + 1) to each coordinate's squared second difference."""
+    trial = small.trial
+    own = landmark_acceleration(trial.rows[0].landmarks.points, trial.times_s, trial.block)[1:-1]
+    crop_scale = 512 / trial.crops[0].side
+    lmd, jitter = (values(likeness, "jitter", key)[1:] for key in ("lmd", "jitter"))
+    for sigma, distance, shaken in zip(JITTER_PX, lmd, jitter, strict=True):
+        about_the_mean = sigma * math.sqrt(1 - 1 / 20)  # LMD puts the means of 20 points on each other
+        assert distance == pytest.approx(about_the_mean * math.sqrt(math.pi / 2) * crop_scale, rel=0.06)
+        assert shaken == pytest.approx(np.sqrt(own**2 + 12 * sigma**2).mean() / own.mean(), rel=0.1)
 
 
 def test_brightness_that_flickers_is_flicker(seams):
@@ -194,10 +197,10 @@ def test_what_changed_outside_is_counted_to_the_sample(small, seams):
 
 
 def test_results_are_told_better_or_worse_than_retrieval(likeness):
-    for key in ("psnr_edited", "psnr_mouth", "ssim_edited", "delta_e"):
-        told = [likeness[f"step {strength}"].verdicts.get(key) for strength in STRENGTHS]
-        expected = ["better", "undecided", "worse"] if key != "delta_e" else [None] * 3  # no figure of retrieval's
-        assert told == expected, key
+    for key in ("psnr_edited", "psnr_mouth", "ssim_edited"):
+        told = [likeness[f"step {strength}"].verdicts[key] for strength in STRENGTHS]
+        assert told == ["better", "undecided", "worse"], key
+    assert "delta_e" not in likeness["step 1"].verdicts, "retrieval has no such figure"
     assert likeness["step 1"].verdicts["lmd"] == "undecided", "the same landmarks"
     assert likeness["jitter 3"].verdicts["lmd"] == "worse"
     assert likeness["source"].verdicts == likeness[BASELINE].verdicts == {}
@@ -239,3 +242,184 @@ def test_a_face_that_is_not_found_is_left_out(small):
     missing = {key: np.flatnonzero(np.isnan(found.frames[key])).tolist() for key in ("lmd", "jitter", "opening")}
     assert missing == {"lmd": [5], "jitter": [0, 4, 5, 6, 7], "opening": [5]}
     assert found.measures["lmd"].count == 7 and found.measures["psnr_mouth"].count == 8
+
+
+# Dubbing and leakage: what cannot be measured is missing, with a reason.
+
+
+def keys_of(protocol: str, row_is_result: bool) -> set[str]:
+    if protocol == "leakage":
+        own = {"spread", *(LEAKAGE_KEYS if row_is_result else ())}
+        return own | {m.key for m in METRICS if m.group == "Time and seams"}
+    return set(BY_KEY) - LEAKAGE_KEYS - (NEEDS_TRUTH if protocol == "dubbing" else set())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "with_speech"),
+    [("self-reenactment", True), ("dubbing", True), ("dubbing", False), ("leakage", True)],
+)
+def test_no_figure_drops_out_silently(small, protocol, with_speech):
+    driven = replace(
+        small.row("step 1"),
+        name="driven",
+        driving_opening=np.linspace(0, 0.1, COUNT, dtype=np.float32),
+        lower_face_px=np.full(COUNT, 9000, np.float32),
+        jaw_gap_px=np.array([0.0, 1.9, 2.1, 4.0] * (COUNT // 4), np.float32),
+    )
+    reference = replace(small.row("step 2"), name=BASELINE, is_result=False)
+    late = TrialRow("late", False, None, small.row("source").landmarks, frames_late=1)
+    changes = {} if with_speech else {"speech": None}
+    trial = small.of(driven, small.row("same"), reference, late, protocol=protocol, **changes)
+    scores = judged(first_frames(trial, 4))
+    for row in scores.rows:
+        assert set(row.measures) - {"r_driving"} == keys_of(protocol, row.is_result) - {"r_driving"}, row.name
+        silent = [key for key, measure in row.measures.items() if not measure.is_measured and not measure.note]
+        assert silent == [], row.name
+        assert not any(math.isinf(m.value) for k, m in row.measures.items() if not k.startswith("psnr"))
+    rows = by_name(scores)
+    assert rows["driven"].measures["area"].is_measured and rows["driven"].measures["delta_e"].count == 2
+    assert rows[BASELINE].measures["gradient"].note == "measured for results and the untouched source"
+    for name in ("source", "same"):
+        assert "results and the untouched source" not in rows[name].measures["area"].note, "it is one of these"
+    if protocol != "leakage":
+        assert rows["same"].measures["r_driving"].note == "nothing drives this row"
+
+
+def test_the_first_frame_shown_late_is_missing(small):
+    trial = small.of(TrialRow("late", False, None, small.row("source").landmarks, frames_late=1))
+    start = replace(first_frames(trial, 3), frames=np.arange(3), protocol="dubbing")
+    assert np.isnan(by_name(judged(start))["late"].frames["sharpness"]).tolist() == [True, False, False]
+
+
+# Lips and speech.
+
+SECONDS = 8.0
+RATE = 25
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory):
+    """A trial whose lips, and nothing else, follow its speech as people's do; the pictures are of no face."""
+    count = int(SECONDS * RATE)
+    clip = make_clip(tmp_path_factory.mktemp("talking") / "clip.mkv", ClipSpec(n_frames=count))
+    speech, times = made_up_speech(SECONDS, seed=3), np.arange(count) / RATE
+    opening = 0.2 + 0.05 * np.interp(times - IN_SYNC_LAG_MS / 1000, speech.times_s, speech.opening)
+    source = TrialRow("source", False, None, face_of(opening))
+    return Trial(
+        "talking", "dubbing", clip.path, (0, 0, 64, 48), np.arange(count), times, np.zeros(count, np.int64),
+        (EDITED,) * count, (CropRegion(32.0, 24.0, 40.0),) * count, speech, (source,),
+    )  # fmt: skip
+
+
+def face_of(opening) -> Landmarks2D:
+    """A face 24 px between the eye corners, in a picture of 64 x 48, whose inner lips are this far apart."""
+    count, rng = len(opening), np.random.default_rng(1)
+    points = np.repeat(rng.uniform((10, 8), (54, 44), (N_MEDIAPIPE, 2))[None], count, axis=0)
+    points[:, 33], points[:, 263] = (20, 16), (44, 16)
+    for column, (upper, lower) in enumerate(LIP_GAP_PAIRS):
+        points[:, upper] = (30 + 2 * column, 32)
+        points[:, lower, 0], points[:, lower, 1] = 30 + 2 * column, 32 + 24 * opening
+    points += rng.normal(0, 0.02, points.shape)
+    zeros = np.zeros((count, N_MEDIAPIPE), np.float32)
+    scores = np.zeros((count, len(MEDIAPIPE_BLENDSHAPES)), np.float32)
+    return Landmarks2D(points.astype(np.float32), zeros, np.ones(count, bool), scores)
+
+
+def heard_earlier(speech: SpeechTrack, seconds: float) -> SpeechTrack:
+    """The same speech, its beginning cut off."""
+    rows, samples = round(seconds * speech.rate_hz), round(seconds * speech.sound.sample_rate_hz)
+    return SpeechTrack(
+        speech.opening[rows:], speech.level_db[rows:], speech.is_speech[rows:], speech.rate_hz,
+        replace(speech.sound, samples=speech.sound.samples[samples:]),
+    )  # fmt: skip
+
+
+def test_lips_in_sync_have_no_lag_and_early_sound_makes_them_late(talking):
+    later = replace(talking.rows[0], name="hears it later", speech_late_s=0.12)
+    rows = by_name(judged(replace(talking, rows=(talking.rows[0], later))))
+    early = judged(replace(talking, speech=heard_earlier(talking.speech, 0.12))).rows[0].measures
+    in_sync, later = rows["source"].measures, rows["hears it later"].measures
+    assert in_sync["lag"].value == pytest.approx(0, abs=5)
+    assert early["lag"].value - in_sync["lag"].value == pytest.approx(120, abs=15)
+    assert later["lag"].value - in_sync["lag"].value == pytest.approx(-120, abs=15)
+    for found in (in_sync, early, later):
+        lag = found["lag"]
+        assert lag.low - 1 <= lag.value <= lag.high + 1 and lag.high - lag.low < 60 and lag.note == ""
+    assert in_sync["r_speech"].value > 0.95 and in_sync["r_loudness"].value > 0.7
+    assert abs(early["r_speech"].value) < 0.6 and abs(later["r_speech"].value) < 0.6
+
+
+def test_lips_that_follow_nothing_have_no_lag(talking):
+    count = len(talking)
+    stranger = made_up_speech(SECONDS, seed=77).opening[:: round(50 / RATE)][:count]
+    rows = [
+        replace(talking.rows[0], name="other words", landmarks=face_of(0.2 + 0.05 * stranger)),
+        replace(talking.rows[0], name="still", landmarks=face_of(np.full(count, 0.2))),
+    ]
+    for row in judged(replace(talking, rows=(talking.rows[0], *rows))).rows[1:]:
+        assert math.isnan(row.measures["lag"].value) and row.measures["lag"].note.startswith("undetermined: ")
+        assert abs(row.measures["r_speech"].value) < 0.3
+
+
+def test_blur_moves_no_lag(demo_dir):
+    """A real mouth that opens, held against its own opening as if that were predicted from speech."""
+    clip, first, count = demo_dir / "carphone_pristine.mp4", 20, 84
+    frames = list(read_frames(clip, first, first + count))
+    tracked, whole = followed(frames), np.ones(frames[0].size_hw, np.float32)
+    height, width = whole.shape
+    bounds = (0, 0, width, height)
+    rows = [TrialRow("source", False, None, detected(frames, tracked))]
+    for blur_px in (0.4, 0.8, 1.6):
+        blurry = [repainted(frame, bounds, whole, blurred(blur_px), n) for n, frame in enumerate(frames)]
+        rows.append(TrialRow(f"blurred by {blur_px} px", False, None, detected(blurry, tracked)))
+    times = np.array([float(frame.time_s) for frame in frames])
+    speech = made_up_speech(float(times[-1]) + 0.5)
+    own = np.interp(speech.times_s, times, lip_opening(rows[0].landmarks.points)).astype(np.float32)
+    trial = Trial(
+        "carphone", "dubbing", clip, bounds, np.arange(first, first + count), times, np.zeros(count, np.int64),
+        (EDITED,) * count, (CropRegion(88.0, 72.0, 120.0),) * count, replace(speech, opening=own), tuple(rows),
+    )  # fmt: skip
+    lags = [row.measures["lag"].value for row in judged(trial).rows]
+    assert lags[0] == pytest.approx(-IN_SYNC_LAG_MS, abs=3)
+    assert lags == pytest.approx([lags[0]] * 4, abs=10)
+
+
+# Networks.
+
+
+def test_without_weights_both_networks_say_why(tmp_path, small):
+    config = EvaluationConfig(syncnet=tmp_path / "syncnet_v2.model", lpips_backbone=tmp_path / "alexnet.pth")
+    networks = Networks.load(config)
+    assert networks.syncnet is None and networks.lpips is None
+    assert str(tmp_path / "syncnet_v2.model") in networks.no_syncnet and networks.no_lpips.startswith("LPIPS needs ")
+    row = judged(first_frames(small.of("same"), 2), networks).rows[1]
+    assert {row.measures[key].note for key in ("lse_c", "lse_d")} == {networks.no_syncnet}
+    assert {row.measures[f"lpips_{scope}"].note for scope in SCOPES} == {networks.no_lpips}
+    assert not any(row.measures[key].is_measured for key in ("lse_c", "lse_d", "lpips_edited"))
+
+
+def made_up_syncnet() -> SyncNet:
+    """Random weights; features of lips and sound lie nearer to each other than to the zeros beyond a stretch's end."""
+    torch.manual_seed(0)
+    net = SyncNet().eval().requires_grad_(False)
+    for head in (net.netfclip, net.netfcaud):
+        head[-1].bias += 3.0
+    return net
+
+
+def test_a_syncnet_that_is_there_is_asked(small):
+    networks = Networks(made_up_syncnet(), "", None, "no LPIPS")
+    late = replace(small.row("same"), name="late", speech_late_s=0.2)
+    trial = small.of("same", late, protocol="dubbing")
+    found = [
+        [row.measures[key] for key in ("lse_c", "lse_d")] for row in judged(first_frames(trial, 12), networks).rows
+    ]
+    frames_seen = math.floor((trial.times_s[11] - trial.times_s[0]) * 25) + 1
+    for confidence, distance in found:
+        assert math.isfinite(distance.value) and distance.value > 0 and confidence.value > 0
+        assert confidence.count == distance.count == frames_seen - 5
+    source, same, other = ([measure.value for measure in row] for row in found)
+    assert source == same, "the same pictures"
+    assert other != same, "what it hears is 0.2 s later"
+    too_short = judged(first_frames(trial, 5), networks).rows[0].measures["lse_c"]
+    assert not too_short.is_measured and too_short.note == "no stretch is long enough"
