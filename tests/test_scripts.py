@@ -43,7 +43,7 @@ def test_ci_runs_the_test_script_and_nothing_else():
     assert lines == ["#!/usr/bin/env bash", "set -euo pipefail", 'cd "$(dirname "$0")/.."', "bash scripts/test.sh"]
 
 
-@pytest.mark.parametrize("name", ["infer_arbitrary.sh", "train_identity.sh"])
+@pytest.mark.parametrize("name", ["evaluate.sh", "infer_arbitrary.sh", "train_identity.sh"])
 def test_missing_arguments_print_the_usage(name):
     result = run(["bash", ROOT / "scripts" / name], ROOT, PATH=os.environ["PATH"])
     assert result.returncode == 2 and result.stderr.startswith(f"Usage: bash scripts/{name}")
@@ -53,6 +53,55 @@ def test_missing_arguments_print_the_usage(name):
 def test_an_identity_name_cannot_leave_its_folder(name):
     result = run(["bash", ROOT / "scripts" / "train_identity.sh", name], ROOT, PATH=os.environ["PATH"])
     assert result.returncode == 2
+
+
+# ---- evaluation against a stand-in for Python ----
+
+
+@pytest.fixture
+def evaluate(tmp_path):
+    """Runs scripts/evaluate.sh; returns its result and the words of each call of Python."""
+    stand_in, calls = tmp_path / "python", tmp_path / "calls"
+    told = 'printf "%s\\n" "$(basename "$1")" "${@:2}" end >>"$CALLS"; [ "$(basename "$1")" != "${FAILING:-}" ]'
+    stand_in.write_text(f"#!/usr/bin/env bash\n{told}\n")
+    stand_in.chmod(0o755)
+
+    def call(*arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+        calls.write_text("")
+        variables = {"PATH": os.environ["PATH"], "PYTHON": str(stand_in), "CALLS": str(calls), **environment}
+        result = run(["bash", ROOT / "scripts" / "evaluate.sh", *arguments], tmp_path, **variables)
+        made = [part.splitlines() for part in calls.read_text().split("end\n") if part]
+        return result, made
+
+    return call
+
+
+def test_an_evaluation_makes_trials_and_measures_them(evaluate):
+    arguments = ["--src_video", "a clip.mp4", "--out", "my report", "--no_folds"]
+    result, (made, measured) = evaluate(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert made == ["make_trials.py", *arguments]
+    command = "bash scripts/evaluate.sh --src_video a clip.mp4 --out my report --no_folds"
+    assert measured == ["evaluate.py", "--out", "my report", "--command", command]
+    _, (_, measured) = evaluate(*arguments, EVALUATE="--keep_trials --hparams draws=200")
+    assert measured[-3:] == ["--keep_trials", "--hparams", "draws=200"]
+
+
+def test_trials_that_cannot_be_made_are_not_measured(evaluate):
+    result, made = evaluate("--src_video", "none.mp4", "--out", "report", FAILING="make_trials.py")
+    assert result.returncode == 1 and [call[0] for call in made] == ["make_trials.py"]
+    result, made = evaluate("--src_video", "in.mp4", "--out", "report", FAILING="evaluate.py")
+    assert result.returncode == 1 and [call[0] for call in made] == ["make_trials.py", "evaluate.py"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--src_video", "a.mp4"], ["--src_video", "a.mp4", "--out"], ["--out=r"]]
+)
+def test_an_evaluation_without_a_folder_prints_its_usage(evaluate, arguments):
+    result, made = evaluate(*arguments)
+    assert result.returncode == 2 and made == []
+    assert result.stderr.startswith("Usage: bash scripts/evaluate.sh --src_video V --out DIR")
+    assert "make_trials.py --help" in result.stderr and "set -euo" not in result.stderr
 
 
 # ---- set-up against a stand-in for Python that writes down what it is asked to do ----
