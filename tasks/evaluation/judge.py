@@ -119,12 +119,25 @@ def _mean_of(
     values = frames.get(metric.key)
     if values is None:
         return Measure.missing(networks.no_lpips if metric.key.startswith("lpips") else _NO_TRUTH)
-    known = values[~np.isnan(values)]
-    if len(known) == 0:
+    if np.isnan(values).all():
         is_seam_measured = row.is_result or row is trial.rows[0] or metric.group != "Time and seams"
         return Measure.missing("no frame shows it" if is_seam_measured else _RESULTS_ONLY)
-    low, high = block_bootstrap(values, trial.block, bootstrap.length, bootstrap.rng(), bootstrap.draws)
-    return Measure(float(known.mean()), low, high, len(known))
+    return mean_over_frames(values, trial.block, bootstrap)
+
+
+def mean_over_frames(values: NDArray[np.floating], block: NDArray[np.int64], bootstrap: Bootstrap) -> Measure:
+    """Mean of a per-frame figure ``[N]`` with its interval; NaN frames were not measurable.
+
+    Frames that equal the truth (PSNR inf) among others that do not are left out and counted in the note: one of them
+    would make the mean infinite.
+    """
+    known = values[~np.isnan(values)]
+    note, equal = "", np.isinf(known)
+    if equal.any() and not equal.all():  # one frame that equals the truth would make the mean infinite
+        note = f"{int(equal.sum())} frames that equal the truth are left out"
+        known, values = known[~equal], np.where(np.isinf(values), np.nan, values)
+    low, high = block_bootstrap(values, block, bootstrap.length, bootstrap.rng(), bootstrap.draws)
+    return Measure(float(known.mean()), low, high, len(known), note)
 
 
 def _lip_sync(trial: Trial, row: TrialRow, networks: Networks) -> dict[str, Measure]:

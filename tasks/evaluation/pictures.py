@@ -106,8 +106,9 @@ def _line(trial: Trial, number: int, source: Shown, result: Shown, text: str) ->
     size = (VIEW_WH[0] * SCALE, VIEW_WH[1] * SCALE)
     large = [cv2.resize(view, size, interpolation=cv2.INTER_CUBIC) for view in views]
     line = np.ascontiguousarray(np.concatenate(large, axis=1)).astype(np.uint8)
-    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-        cv2.putText(line, text, (10, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, thickness, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7, 1)
+    line[: height + below + 14, : width + 20] = 0
+    cv2.putText(line, text, (10, height + 8), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 1, cv2.LINE_AA)
     return line
 
 

@@ -19,8 +19,9 @@ from modules.video.alpha import alpha_of
 from modules.video.colour import chroma_alpha
 from modules.video.reader import VideoReader
 from tasks.evaluation.config import EvaluationConfig
-from tasks.evaluation.judge import BASELINE, Networks, judge
+from tasks.evaluation.judge import BASELINE, Networks, judge, mean_over_frames
 from tasks.evaluation.metrics import BY_KEY, METRICS, SCOPES
+from tasks.evaluation.motion_scores import Bootstrap
 from tasks.evaluation.tables import coverage_of
 from tests.modules.metrics.seam_cases import blurred
 from tests.support.real_frames import read_frames
@@ -423,3 +424,11 @@ def test_a_syncnet_that_is_there_is_asked(small):
     assert other != same, "what it hears is 0.2 s later"
     too_short = judged(first_frames(trial, 5), networks).rows[0].measures["lse_c"]
     assert not too_short.is_measured and too_short.note == "no stretch is long enough"
+
+
+def test_a_frame_that_equals_the_truth_is_left_out_of_the_mean_and_said():
+    block, bootstrap = np.zeros(4, np.int64), Bootstrap(0, 50, 1)
+    measure = mean_over_frames(np.array([30.0, np.inf, 32.0, np.nan]), block, bootstrap)
+    assert measure.value == 31 and measure.count == 2 and measure.note.startswith("1 frames")
+    assert 30 <= measure.low <= measure.high <= 32
+    assert mean_over_frames(np.full(4, np.inf), block, bootstrap).value == np.inf
