@@ -88,11 +88,11 @@ class GeneFace2InferArbitrary:
         masks = job.save_masks or (job.report and masks_of_report(job.report))
         with timer.stage("edit"):
             record = edit_video(replace(job, save_masks=masks), source, identity, plan, speech, self.progress)
+        summary = summarise(job, source, identity, plan, record, timer.seconds, warnings)
+        summary.write(job.summary_path)
         if job.report is not None:
             with timer.stage("report"):
                 report_result(job, source, plan, (speech, motion), self.progress, masks)
-        summary = summarise(job, source, identity, plan, record, timer.seconds, warnings)
-        summary.write(job.summary_path)
         logger.info(
             "%s: %d of %d frames edited, the rest are the source's own", job.out_name, summary.frames_edited,
             summary.frames,

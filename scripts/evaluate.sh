@@ -13,4 +13,4 @@ done
 [ -n "$out" ] || { sed -n '/^# Usage/,/^set/s/^# *//p' "$0" | grep -v '^set' >&2; exit 2; }
 "$python" "$root/inference/make_trials.py" "$@"
 read -r -a more <<<"${EVALUATE:-}"
-exec "$python" "$root/tasks/evaluate.py" --out "$out" --command "bash scripts/evaluate.sh $*" "${more[@]}"
+exec "$python" "$root/tasks/evaluate.py" --out "$out" --command "bash scripts/evaluate.sh $*" ${more[@]+"${more[@]}"}

@@ -28,6 +28,7 @@ from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
 from modules.face_model.model import FaceModel
+from modules.metrics.picture import psnr
 from modules.radnerfs.person import PersonField
 from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
@@ -39,7 +40,6 @@ from tasks.radnerfs.validation import (
     box_mask,
     composited,
     difference,
-    psnr_over,
     render_stored_frame,
     sharpness,
     strip,
@@ -130,7 +130,7 @@ def _score(
     """Eight PSNRs and two sharpness ratios of one frame, in the order of ``Scores``."""
     source, box = frame.frame.rgb, box_mask(frame.mouth_box, frame.edited)
     images = (frame.rendered, warped, matched, still)
-    values = [psnr_over(image, source, mask) for image in images for mask in (frame.edited, box)]
+    values = [psnr(image, source, mask) for image in images for mask in (frame.edited, box)]
     own = max(sharpness(source, box), 1e-6)
     return np.array([*values, sharpness(frame.rendered, box) / own, sharpness(warped, box) / own])
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modules.metrics.picture import sharpness as sharpness_of_luma
 from modules.radnerfs.antialias import render_window, sharpened, smooth_window
 from modules.radnerfs.person import PersonField
 from modules.radnerfs.surface import edge_radius_px, region_weight, soft_alpha, surface_hits
@@ -127,18 +128,9 @@ def mouth_box(dataset: RADNeRFDataset, index: int, frame: FrameRays, grow: float
     return (int(low[0]), int(low[1]), int(high[0]), int(high[1])) if (high - low >= 8).all() else None
 
 
-def psnr_over(image: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """PSNR in dB over the masked pixels of two uint8 images ``[h, w, 3]``; NaN without any."""
-    if not mask.any():
-        return float("nan")
-    error = (image[mask].astype(np.float64) - target[mask]) ** 2
-    return float(-10 * np.log10(max(error.mean() / 255**2, 1e-10)))
-
-
 def sharpness(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Variance of the Laplacian of the grey image over the masked pixels."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return float(cv2.Laplacian(grey, cv2.CV_32F, ksize=1)[mask].var()) if mask.any() else float("nan")
+    """Variance of the Laplacian of the grey image over the masked pixels; 0 without any."""
+    return float(np.nan_to_num(sharpness_of_luma(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), mask)))
 
 
 def box_mask(box: Box, edited: NDArray[np.bool_]) -> NDArray[np.bool_]:
