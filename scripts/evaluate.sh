@@ -13,4 +13,5 @@ done
 [ -n "$out" ] || { sed -n '/^# Usage/,/^set/s/^# *//p' "$0" | grep -v '^set' >&2; exit 2; }
 "$python" "$root/inference/make_trials.py" "$@"
 read -r -a more <<<"${EVALUATE:-}"
-exec "$python" "$root/tasks/evaluate.py" --out "$out" --command "bash scripts/evaluate.sh $*" ${more[@]+"${more[@]}"}
+command="${EVALUATE:+EVALUATE=$(printf '%q' "${EVALUATE:-}") }bash scripts/evaluate.sh$(printf ' %q' "$@")"
+exec "$python" "$root/tasks/evaluate.py" --out "$out" --command "$command" ${more[@]+"${more[@]}"}

@@ -1,6 +1,7 @@
 """The scripts: their form, what set-up does step by step (against a recording stand-in for Python), and real runs."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,10 +82,12 @@ def test_an_evaluation_makes_trials_and_measures_them(evaluate):
     result, (made, measured) = evaluate(*arguments)
     assert result.returncode == 0, result.stderr
     assert made == ["make_trials.py", *arguments]
-    command = "bash scripts/evaluate.sh --src_video a clip.mp4 --out my report --no_folds"
+    command = r"bash scripts/evaluate.sh --src_video a\ clip.mp4 --out my\ report --no_folds"
     assert measured == ["evaluate.py", "--out", "my report", "--command", command]
+    assert shlex.split(command) == ["bash", "scripts/evaluate.sh", *arguments], "it can be given to a shell again"
     _, (_, measured) = evaluate(*arguments, EVALUATE="--keep_trials --hparams draws=200")
     assert measured[-3:] == ["--keep_trials", "--hparams", "draws=200"]
+    assert shlex.split(measured[4])[0] == "EVALUATE=--keep_trials --hparams draws=200"
 
 
 def test_trials_that_cannot_be_made_are_not_measured(evaluate):

@@ -24,7 +24,7 @@ from tasks.evaluation.motion_scores import Bootstrap, measure_frames, measure_tr
 from tasks.evaluation.picture_scores import measure_pictures
 
 BASELINE = "retrieval"
-"""Results are told better or worse than the row of this name."""
+"""Results are told better or worse than the row of this name, or "retrieval, <result>" where there is one."""
 _NO_TRUTH = "there is no true picture"
 _RESULTS_ONLY = "measured for results and the untouched source"
 
@@ -154,7 +154,7 @@ def _lip_sync(trial: Trial, row: TrialRow, networks: Networks) -> dict[str, Meas
 
 def _with_verdicts(row: RowScores, rows: list[RowScores], trial: Trial, bootstrap: Bootstrap) -> RowScores:
     """A result beside the retrieval baseline, figure by figure, frame by frame."""
-    baseline = next((other for other in rows if other.name == BASELINE), None)
+    baseline = _baseline_of(row, rows)
     if not row.is_result or baseline is None:
         return row
     verdicts = {
@@ -166,6 +166,12 @@ def _with_verdicts(row: RowScores, rows: list[RowScores], trial: Trial, bootstra
         if metric.is_per_frame and metric.better in ("higher", "lower") and _both_have(metric.key, row, baseline)
     }  # fmt: skip
     return replace(row, verdicts=verdicts)
+
+
+def _baseline_of(row: RowScores, rows: list[RowScores]) -> RowScores | None:
+    """The retrieval that was driven as the row was, where there is one: the other one knows the true landmarks."""
+    names = {other.name: other for other in rows}
+    return names.get(f"{BASELINE}, {row.name}", names.get(BASELINE))
 
 
 def _both_have(key: str, row: RowScores, baseline: RowScores) -> bool:

@@ -426,6 +426,13 @@ def test_a_syncnet_that_is_there_is_asked(small):
     assert not too_short.is_measured and too_short.note == "no stretch is long enough"
 
 
+def test_a_result_is_held_against_the_retrieval_that_was_driven_alike(small):
+    near, far = small.row("step 1"), small.row("step 3")
+    alike = replace(far, name=f"{BASELINE}, audio-driven", is_result=False)
+    rows = (replace(near, name="audio-driven", is_result=True), alike, replace(near, name=BASELINE, is_result=False))
+    assert by_name(judged(small.of(*rows)))["audio-driven"].verdicts["psnr_edited"] == "better"
+
+
 def test_a_frame_that_equals_the_truth_is_left_out_of_the_mean_and_said():
     block, bootstrap = np.zeros(4, np.int64), Bootstrap(0, 50, 1)
     measure = mean_over_frames(np.array([30.0, np.inf, 32.0, np.nan]), block, bootstrap)
