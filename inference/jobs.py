@@ -13,7 +13,7 @@ from inference.face_compositor import BlendMode
 from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
 from modules.face_model.model import Region
-from tasks.evaluate import TRIALS
+from tasks.evaluate import ORDER, TRIALS
 
 BLEND_MODES = get_args(BlendMode)
 EvaluationMode = Literal["auto", "landmark", "audio"]
@@ -322,14 +322,19 @@ def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
 
 
 def check_folder(output: Path) -> None:
-    """Refuse a folder of results that is a file or in a place that cannot be written.
+    """Refuse a report's folder that is a file, cannot be written, or holds trials that are somebody's own.
 
     Raises:
         OutputError: with one sentence that names the path.
     """
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file; name a folder for the report")
-    _check_writable(output, output.resolve(), "the folder")
+    _check_writable(output, output.resolve(), "folder")
+    trials = output / TRIALS
+    there = [path.name for path in trials.iterdir() if not path.name.startswith(".")] if trials.is_dir() else []
+    foreign = [name for name in there if name.removesuffix(".part") not in ORDER]
+    if foreign:
+        raise OutputError(f"{trials} would be emptied, but holds {foreign[0]}, no trial; choose another folder")
 
 
 def _check_writable(output: Path, folder: Path, flag: str) -> None:

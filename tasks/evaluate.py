@@ -42,7 +42,7 @@ from tasks.evaluation.tables import console_table
 logger = logging.getLogger("evaluate")
 
 DEFAULT_CONFIG = EGS / "egs_bases" / "evaluation" / "base.yaml"
-PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "torchmetrics")
+PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "torchmetrics", "torchvision")
 TRIALS = "trials"
 """Where, below a report's folder, the trials lie."""
 ORDER = ("last", "folds", "dubbing", "leakage")
@@ -91,7 +91,7 @@ def evaluate_trials(
 def _load(folder: Path) -> Trial:
     try:
         return Trial.load(folder)
-    except (ValueError, KeyError, TypeError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise ConfigError(f"{folder} cannot be used ({error}); delete it and make it again") from error
 
 
@@ -153,6 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except GeneFaceError as error:
         logger.error("error: %s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; the trials are kept and the same command measures them anew")
+        return 130
     logger.info("report: %s", arguments.out / "report.html")
     return 0
 

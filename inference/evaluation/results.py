@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.driving import PreparedSource
 from inference.edit_plan import EditPlan
@@ -28,14 +29,21 @@ from modules.commons.errors import VideoReadError
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
 from modules.structures.evaluation import EDITED, Trial, TrialRow
-from modules.structures.landmarks import LandmarkResult
+from modules.structures.landmarks import JAW_LINE, LandmarkResult, Landmarks2D
 from modules.structures.motion import MotionSequence
 from modules.video.reader import VideoReader
 from tasks.evaluate import DEFAULT_CONFIG, TRIALS, evaluate_trials
 from tasks.evaluation.config import EvaluationConfig
 
 LEFT_ALONE = "not edited"
-WITHOUT_MASKS = "What was edited is unknown without --masks: every frame with a usable face is counted as edited."
+WITHOUT_MASKS = (
+    "What was edited is unknown without --masks: every frame with a usable face is counted as edited, and the edge of "
+    "the edit is not measured."
+)
+ONLY_SHOWN = (
+    "Retrieval and mouths that never move need the person who was painted; a finished result stands without them. The "
+    "previous true frame has no meaning here."
+)
 
 
 def result_trial(
@@ -65,7 +73,11 @@ def result_trial(
     before, after = _landmarks_of_both(source, result, progress, may_end_early=plan is not None)
     rows = np.arange(len(after))
     outcomes = plan.reasons if plan else _outcomes_by_alpha(source, alpha) if alpha else frame_outcomes(source)
-    made = TrialRow("result", True, result, stacked(after), alpha=alpha, is_whole=True, about=str(result))
+    old, new = stacked(before), stacked(after)
+    made = TrialRow(
+        "result", True, result, new, alpha=alpha, is_whole=True, jaw_gap_px=_seen_jaw_gap_px(old, new),
+        about=str(result),
+    )  # fmt: skip
     if plan is not None:
         triangles = lower_face_triangles(source.face_model)
         area = [
@@ -86,8 +98,8 @@ def result_trial(
         "dubbing", "dubbing", source.video, trial_window(source, rows), rows, source.times_s[rows],
         np.zeros(len(rows), np.int64), tuple(outcomes[int(row)] for row in rows),
         tuple(source.crops.region(int(row)) for row in rows), speech_track(*speech) if speech else None,
-        (TrialRow("source", False, None, stacked(before), about=OF_SOURCE), made, *([late] if speech else [])),
-        (NO_TRUTH,) if plan or alpha else (NO_TRUTH, WITHOUT_MASKS),
+        (TrialRow("source", False, None, old, about=OF_SOURCE), made, *([late] if speech else [])),
+        (NO_TRUTH, ONLY_SHOWN) if plan or alpha else (NO_TRUTH, ONLY_SHOWN, WITHOUT_MASKS),
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MADE_FROM).unlink(missing_ok=True)  # of a trial that was painted here before
@@ -137,6 +149,12 @@ def _landmarks_of_both(
             after.append(scout(new, old.index))
             progress("landmarks", len(after), len(source))
     return before, after
+
+
+def _seen_jaw_gap_px(old: Landmarks2D, new: Landmarks2D) -> NDArray[np.float32]:
+    """``[N]`` largest distance between the jaw contours seen in source and result, px; NaN without both faces."""
+    jaw = list(JAW_LINE)
+    return np.linalg.norm(new.points[:, jaw] - old.points[:, jaw], axis=2).max(axis=1).astype(np.float32)
 
 
 def _outcomes_by_alpha(source: PreparedSource, alpha: Path) -> list[str]:

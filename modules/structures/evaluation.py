@@ -140,6 +140,7 @@ class Trial:
 
     def save(self, folder: Path) -> None:
         """Write the tables; the videos of the rows lie in ``folder`` already. ``trial.json`` comes last."""
+        (folder / "trial.json").unlink(missing_ok=True)  # of a trial that was here before
         speech = self.speech
         arrays: dict[str, NDArray] = {"frames": self.frames, "times_s": self.times_s, "block": self.block}
         arrays["crops"] = np.array([(c.center_x, c.center_y, c.side, c.angle_rad) for c in self.crops])
@@ -211,8 +212,9 @@ _PCM = 32767
 def _row_record(row: TrialRow, folder: Path) -> dict[str, Any]:
     paths = {"pictures": row.pictures, "alpha": row.alpha}
     plain = ("name", "is_result", "frames_late", "is_whole", "speech_late_s", "about")
+    folder = folder.resolve()  # ".." leads elsewhere from behind a link
     return {name: getattr(row, name) for name in plain} | {
-        key: None if path is None else os.path.relpath(path, folder) for key, path in paths.items()
+        key: None if path is None else os.path.relpath(path.resolve(), folder) for key, path in paths.items()
     }
 
 

@@ -109,11 +109,11 @@ class Evaluation:
     """Everything a report shows.
 
     Attributes:
-        source: the evaluated video. facts: what it is (size, rate, frames, hash ...), as label and value.
+        source: the evaluated video. facts: what it is (size, rate, sound ...) and the machine, as label and value.
         command: that made this. versions: of what was used. seed: of the bootstrap.
         metrics: every figure there is, in the order of the tables.
         trials: measured.
-        sheets: title and PNG file of pictures to show (worst frames).
+        sheets: title and JPEG file of pictures to show (worst frames).
         clips: title and MP4 file of videos to show (side by side).
     """
 

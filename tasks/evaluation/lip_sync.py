@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterator
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from modules.metrics.syncnet import (
     CROP_SIZE,
+    REACH,
     SyncNet,
     audio_features,
     frames_at_25fps,
@@ -27,19 +30,23 @@ from tasks.evaluation.reading import Shown, row_frames
 
 
 def lip_sync_error(net: SyncNet, trial: Trial, row: TrialRow, speech: SpeechTrack) -> dict[str, Measure]:
-    """LSE-C and LSE-D over all of a trial's stretches together."""
-    distances: list[NDArray[np.float32]] = []
-    frames = row_frames(trial, row)
+    """LSE-C and LSE-D over all of a trial's stretches together; a stretch without a face is left out."""
+    distances = [np.zeros((0, 2 * REACH + 1), np.float32)]
+    is_shown = trial.frames >= row.frames_late  # before that a late row has no picture, and must not move the rest
+    frames = (shown for shown in row_frames(trial, row) if shown is not None)
     for number in np.unique(trial.block).tolist():
-        rows = np.flatnonzero(trial.block == number)
+        rows = np.flatnonzero((trial.block == number) & is_shown)
         ticks = rows[frames_at_25fps(trial.times_s[rows])]
+        if not row.landmarks.valid[ticks].any():
+            deque(islice(frames, len(rows)), maxlen=0)
+            continue
         crops = dict(zip(ticks.tolist(), _regions(row, ticks), strict=True))
         lips = lip_features(net, _seen(frames, trial, rows, ticks, crops))
         sound = audio_features(net, _heard(speech, float(trial.times_s[rows[0]]) - row.speech_late_s))
         distances.append(sync_distances(lips, sound[: len(lips)]))
     scores = scores_of_distances(np.concatenate(distances))
     if scores.frames == 0:
-        why = "no stretch is long enough"
+        why = "no stretch with a face is long enough"
         return {"lse_c": Measure.missing(why), "lse_d": Measure.missing(why)}
     return {"lse_c": Measure(scores.lse_c, count=scores.frames), "lse_d": Measure(scores.lse_d, count=scores.frames)}
 
@@ -50,7 +57,7 @@ def _regions(row: TrialRow, ticks: NDArray[np.int64]) -> list[CropRegion]:
 
 
 def _seen(
-    frames: Iterator[Shown | None],
+    frames: Iterator[Shown],
     trial: Trial,
     rows: NDArray[np.int64],
     ticks: NDArray[np.int64],
@@ -58,13 +65,12 @@ def _seen(
 ) -> Iterator[NDArray[np.uint8]]:
     """Face crops of one stretch at 25 fps; a frame that is shown for two ticks comes twice."""
     x0, y0 = trial.window[:2]
-    times = {int(tick): int((ticks == tick).sum()) for tick in ticks}
+    times = Counter(ticks.tolist())
     for number in rows.tolist():
         shown = next(frames)
-        if shown is None or number not in times:
-            continue
-        region = crops[number].shifted(-x0, -y0)
-        yield from [sample_region(shown.rgb, region, CROP_SIZE, border_mode=cv2.BORDER_REPLICATE)] * times[number]
+        if number in times:
+            region = crops[number].shifted(-x0, -y0)
+            yield from [sample_region(shown.rgb, region, CROP_SIZE, border_mode=cv2.BORDER_REPLICATE)] * times[number]
 
 
 def _heard(speech: SpeechTrack, start_s: float) -> AudioClip:

@@ -57,7 +57,7 @@ def measure_frames(trial: Trial, row: TrialRow) -> Columns:
     truth = trial.rows[0].landmarks
     own = landmark_acceleration(truth.points, trial.times_s, trial.block)
     jitter = landmark_acceleration(row.landmarks.points, trial.times_s, trial.block)
-    columns: Columns = {"opening": opening_of(row.landmarks), "jitter": jitter / _mean(own)}
+    columns: Columns = {"opening": opening_of(row.landmarks), "jitter": jitter / mean_of_source(own)}
     if trial.protocol == "self-reenactment":
         scale = CROP_SIZE / np.array([crop.side for crop in trial.crops])[:, None, None]
         lower, upper = expression_error(row.landmarks.blendshapes, truth.blendshapes)
@@ -183,6 +183,7 @@ def _or_missing(value: float, count: int, why: str) -> Measure:
     return Measure.missing(why) if math.isnan(value) else replace(Measure(value), count=count)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def mean_of_source(values: NDArray[np.float64]) -> float:
+    """Mean that ratios are taken to, over the finite ones of ``values [N]``; NaN unless it is above 0."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) and known.mean() > 0 else math.nan

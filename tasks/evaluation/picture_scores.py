@@ -27,13 +27,12 @@ from modules.structures.crops import transform_points
 from modules.structures.evaluation import EDITED, Trial, TrialRow
 from modules.structures.landmarks import MOUTH
 from tasks.evaluation.metrics import SCOPES
+from tasks.evaluation.motion_scores import Columns, mean_of_source
 from tasks.evaluation.reading import CROP_SIZE, Shown, crop_512, shown_frames
 
 MOUTH_BOX_GROWN = 1.3
 
 _RELATIVE = ("sharpness", "noise")
-
-Columns = dict[str, NDArray[np.float64]]
 
 
 @dataclass(slots=True)
@@ -61,7 +60,7 @@ def measure_pictures(trial: Trial, lpips: Lpips | None, progress: Progress) -> l
     for number, shown in shown_frames(trial):
         _measure_frame(trial, number, shown, meters, lpips)
         progress(f"measure {trial.name}", number + 1, len(trial))
-    means = {name: _mean(meters[0].columns[name]) for name in _RELATIVE}
+    means = {name: mean_of_source(meters[0].columns[name]) for name in _RELATIVE}
     return [_related(meter.columns, means) for meter in meters]
 
 
@@ -166,10 +165,5 @@ def _related(columns: Columns, means: Mapping[str, float]) -> Columns:
     """Raw figures as ratios to the untouched source's means."""
     related = dict(columns)
     own = related.pop("flicker_source")
-    related["flicker"] = columns["flicker"] / _mean(own)
+    related["flicker"] = columns["flicker"] / mean_of_source(own)
     return related | {name: columns[name] / mean for name, mean in means.items()}
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) and known.mean() > 0 else float("nan")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.commons.errors import OutputError
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
 from modules.structures.crops import transform_points
@@ -28,6 +30,8 @@ VIEW_WH = (288, 216)
 """Part of the 512 crop around the mouth that sheets show."""
 SCALE = 2
 JPEG_QUALITY = 92
+VIDEO_CRF = 20
+"""A report embeds its videos; figures are measured on lossless ones."""
 APART_S = 0.2
 """Neighbouring frames fail alike: a sheet shows none nearer than this to a worse one."""
 _WORST = {"self-reenactment": ("psnr_mouth", min), "dubbing": ("flicker", max), "leakage": ("flicker", max)}
@@ -60,6 +64,9 @@ def write_sheet(trial: Trial, row: int, numbers: Sequence[int], values: NDArray[
         numbers: frames of the trial.
         values: ``[N]`` the figure they are worst in.
         path: JPEG to write.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     lines: dict[int, NDArray[np.uint8]] = {}
     for number, (source, result) in _pairs(trial, row):
@@ -72,7 +79,8 @@ def write_sheet(trial: Trial, row: int, numbers: Sequence[int], values: NDArray[
     options = [
         cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ]  # fmt: skip
-    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), options)
+    if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), options):
+        raise OutputError(f"{path}: cannot be written; choose another folder.")
 
 
 def write_side_by_side(trial: Trial, row: int, path: Path, progress: Progress) -> None:
@@ -80,18 +88,12 @@ def write_side_by_side(trial: Trial, row: int, path: Path, progress: Progress) -
     rate = _frame_rate(trial)
     info = rgb_video_info(trial.source, 2 * CROP_SIZE, CROP_SIZE, rate)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sound = path.with_suffix(".tmp.wav")
-    track = None
-    if trial.speech is not None:
-        _write_wav(sound, _spoken_meanwhile(trial, trial.speech.sound))
-        track = AudioTrack(sound)
-    with VideoWriter(path, info, audio=track) as writer:
+    with _sound_meanwhile(trial, path.with_suffix(".tmp.wav")) as track, VideoWriter(path, info, audio=track) as writer:
         for number, pair in _pairs(trial, row):
             crops = [crop_512(s.rgb, trial.crops[number], trial.window) for s in pair if s is not None]
             time_s = Fraction(float(trial.times_s[number] - trial.times_s[0])).limit_denominator(TIME_BASE.denominator)
             writer.write(rgb_frame(number, time_s, np.concatenate(crops, axis=1)))
             progress("side by side", number + 1, len(trial))
-    sound.unlink(missing_ok=True)
 
 
 def _pairs(trial: Trial, row: int):  # noqa: ANN202 - iterator of (number, [source, result])
@@ -123,6 +125,20 @@ def _around(crop: NDArray[np.uint8], center: NDArray[np.floating]) -> NDArray[np
 def _frame_rate(trial: Trial) -> Fraction:
     steps = np.diff(trial.times_s)
     return Fraction(1 / float(np.median(steps))).limit_denominator(1001) if len(steps) else Fraction(25)
+
+
+@contextmanager
+def _sound_meanwhile(trial: Trial, file: Path) -> Iterator[AudioTrack | None]:
+    """The trial's speech in ``file`` for as long as the block lasts; None where there is none at that time."""
+    clip = None if trial.speech is None else _spoken_meanwhile(trial, trial.speech.sound)
+    if clip is None or not len(clip.samples):
+        yield None
+        return
+    try:
+        _write_wav(file, clip)
+        yield AudioTrack(file)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _spoken_meanwhile(trial: Trial, sound: AudioClip) -> AudioClip:

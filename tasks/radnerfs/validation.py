@@ -129,8 +129,8 @@ def mouth_box(dataset: RADNeRFDataset, index: int, frame: FrameRays, grow: float
 
 
 def sharpness(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
-    """Variance of the Laplacian of the grey image over the masked pixels; 0 without any."""
-    return float(np.nan_to_num(sharpness_of_luma(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), mask)))
+    """Variance of the Laplacian of the grey image over the masked pixels; NaN without any."""
+    return sharpness_of_luma(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), mask)
 
 
 def box_mask(box: Box, edited: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from inference.jobs import (
     ArbitraryJob,
     ClassicJob,
     check_container,
+    check_folder,
     check_output,
     parse_drv_pose,
     resolve_head_ckpt,
@@ -126,3 +127,17 @@ def test_outputs_that_would_destroy_something(files, tmp_path):
             check_output(output, (files["src_video"], files["audio"]))
     with pytest.raises(OutputError, match="cannot write"):
         check_output(files["audio"] / "below" / "out.mp4", (files["src_video"],))
+
+
+def test_a_reports_folder_that_holds_somebodys_own_trials(files, tmp_path):
+    """What lies in ``trials`` is deleted once it has been measured."""
+    report = tmp_path / "report"
+    for name in ("last", "folds.part", ".DS_Store"):
+        (report / "trials" / name).mkdir(parents=True)
+    assert ArbitraryJob.from_mapping({**files, "report": report}).report == report
+    (report / "trials" / "my study").mkdir()
+    for make in (lambda: ArbitraryJob.from_mapping({**files, "report": report}), lambda: check_folder(report)):
+        with pytest.raises(OutputError, match="would be emptied, but holds my study"):
+            make()
+    with pytest.raises(OutputError, match=f"cannot write to {files['audio']}; choose another folder"):
+        check_folder(files["audio"] / "below")

@@ -17,7 +17,7 @@ from inference.evaluation import protocols
 from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import FOLDS, GUARD_S, fold_persons, usual_person
 from inference.evaluation.protocols import self_reenactment
-from inference.evaluation.results import LEFT_ALONE, WITHOUT_MASKS
+from inference.evaluation.results import LEFT_ALONE, ONLY_SHOWN, WITHOUT_MASKS
 from inference.evaluation.trials import MADE_FROM
 from inference.genefacepp_infer_arbitrary import main as infer
 from inference.identity import find_identity
@@ -25,6 +25,7 @@ from inference.jobs import EvaluationJob
 from inference.make_trials import make_trials
 from modules.commons.config import load_config
 from modules.commons.progress import silent
+from modules.metrics.seams import JAW_AGREES_PX
 from modules.structures.dataset import NeRFDataset, block_folds
 from modules.structures.evaluation import EDITED, Trial
 from tasks import evaluate as measuring
@@ -377,6 +378,10 @@ def test_a_finished_result_is_measured_with_its_masks(run, tmp_path):
     assert 0.5 < result["jitter"]["value"] < 2 and result["delta_e"]["value"] > 0
     assert WITHOUT_MASKS not in trial["notes"]
     made = Trial.load(out / "trials" / "dubbing")
+    seen = made.rows[0].landmarks.valid & made.rows[1].landmarks.valid
+    gap = made.rows[1].jaw_gap_px
+    assert gap is not None and np.array_equal(np.isfinite(gap), seen), "where jaws disagree, no colour is compared"
+    assert result["delta_e"]["count"] <= int((gap[seen] <= JAW_AGREES_PX).sum()) and ONLY_SHOWN in trial["notes"]
     assert made.speech is not None
     heard, said = made.speech.sound.samples, load_audio_16k(run.speech).samples
     assert np.corrcoef(heard[: len(said)], said)[0, 1] > 0.98, "its own sound is what it should say"

@@ -71,6 +71,32 @@ def folder(tmp_path):
     return made
 
 
+def test_what_lies_elsewhere_is_found_behind_a_link(tmp_path):
+    """``..`` in a recorded path is followed from where a link leads to."""
+    real = tmp_path / "far" / "away" / "below"
+    real.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(real)
+    folder = tmp_path / "link" / "last"
+    folder.mkdir()
+    trial = make_trial(folder)
+    whole = tmp_path / "out.mp4"
+    whole.write_bytes(b"a result")
+    (folder / "row2.mkv").write_bytes(b"pictures")
+    rows = (*trial.rows[:-1], replace(trial.rows[-1], pictures=whole))
+    replace(trial, rows=rows).save(folder)
+    for row, content in zip(Trial.load(folder).rows[2:], (b"pictures", b"a result"), strict=True):
+        assert row.pictures is not None and row.pictures.read_bytes() == content
+
+
+def test_a_trial_is_none_while_it_is_written_anew(folder, monkeypatch):
+    make_trial(folder).save(folder)
+    monkeypatch.setattr(Landmarks2D, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        make_trial(folder).save(folder)
+    with pytest.raises(ValueError, match="holds no finished trial"):
+        Trial.load(folder)
+
+
 # Checks.
 
 

@@ -423,7 +423,32 @@ def test_a_syncnet_that_is_there_is_asked(small):
     assert source == same, "the same pictures"
     assert other != same, "what it hears is 0.2 s later"
     too_short = judged(first_frames(trial, 5), networks).rows[0].measures["lse_c"]
-    assert not too_short.is_measured and too_short.note == "no stretch is long enough"
+    assert not too_short.is_measured and too_short.note == "no stretch with a face is long enough"
+
+
+def test_syncnet_passes_over_what_a_row_does_not_show(small):
+    """A first frame without a picture moves nothing, and a stretch without a face is left out."""
+    networks = Networks(made_up_syncnet(), "", None, "no LPIPS")
+    trial = first_frames(small.of("same", protocol="dubbing"), 12)
+    late = TrialRow("late", False, None, trial.rows[0].landmarks, frames_late=1)
+    start = replace(trial, frames=np.arange(12), rows=(trial.rows[0], late))
+    source, behind = (row.measures["lse_d"] for row in judged(start, networks).rows)
+    assert behind.count == source.count - 1
+    landmarks = trial.rows[1].landmarks
+    points, valid = landmarks.points.copy(), landmarks.valid.copy()
+    points[:6], valid[:6] = np.nan, False
+    lost = replace(trial.rows[1], landmarks=replace(landmarks, points=points, valid=valid))
+    halves = replace(trial, block=np.arange(12) // 6, rows=(trial.rows[0], lost))
+    whole, half = (row.measures["lse_d"] for row in judged(halves, networks).rows)
+    alone = replace(first_frames(trial, 12), rows=(trial.rows[0],), block=np.arange(12) // 6)
+    assert judged(alone, networks).rows[0].measures["lse_d"] == whole
+    assert 0 < half.count < whole.count and half.is_measured
+    faceless = replace(trial, rows=(trial.rows[0], replace(lost, landmarks=face_never_seen(landmarks))))
+    assert judged(faceless, networks).rows[1].measures["lse_d"].note == "no stretch with a face is long enough"
+
+
+def face_never_seen(landmarks: Landmarks2D) -> Landmarks2D:
+    return replace(landmarks, points=np.full_like(landmarks.points, np.nan), valid=np.zeros_like(landmarks.valid))
 
 
 def test_a_result_is_held_against_the_retrieval_that_was_driven_alike(small):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modules.commons.errors import OutputError, VideoReadError
 from modules.structures.audio import AudioClip
 from modules.structures.evaluation import EDITED, Protocol
 from modules.structures.scores import RowScores, TrialScores
@@ -167,6 +168,31 @@ def test_the_sound_is_what_is_heard_meanwhile(small, tmp_path):
     loud = np.abs(samples) > 0.25
     assert start_s + np.flatnonzero(loud)[0] / rate == pytest.approx(0.3, abs=0.02)
     assert start_s + np.flatnonzero(loud)[-1] / rate == pytest.approx(length + 0.04, abs=0.06)
+
+
+def test_sound_that_has_ended_before_is_none(small, tmp_path):
+    trial = first_frames(small.of("same"), 2)
+    assert trial.speech is not None
+    speech = replace(trial.speech, sound=AudioClip(np.zeros(16, np.float32), SOUND_HZ))
+    write_side_by_side(replace(trial, speech=speech), 1, tmp_path / "video.mp4", quiet)
+    with VideoReader(tmp_path / "video.mp4") as reader:
+        assert not reader.info.has_audio
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+
+
+def test_a_failure_leaves_no_file(small, tmp_path):
+    def broken(*_: object) -> None:
+        raise VideoReadError("cut off")
+
+    with pytest.raises(VideoReadError, match="cut off"):
+        write_side_by_side(first_frames(small.of("same"), 2), 1, tmp_path / "video.mp4", broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sheet_that_cannot_be_written_is_one_sentence(small, tmp_path):
+    (tmp_path / "sheet.jpg").mkdir()
+    with pytest.raises(OutputError, match=r"sheet\.jpg: cannot be written"):
+        write_sheet(first_frames(small.of("same"), 1), 1, [0], np.zeros(1), tmp_path / "sheet.jpg")
 
 
 def test_without_speech_it_is_silent(small, tmp_path):
