@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ import torch
 
 from inference.benchmark_result import Benchmark, Machine, StageTiming, report, write_json
 from inference.benchmark_stages import Stage, open_scene, stages_of
-from inference.jobs import CommandParser
+from inference.jobs import CommandParser, check_output
 from modules.commons.checkpoint import is_checkpoint
 from modules.commons.device import DeviceName, pick_device
 from modules.commons.errors import (
@@ -35,7 +34,6 @@ from modules.commons.errors import (
     CheckpointError,
     ConfigError,
     GeneFaceError,
-    OutputError,
     VideoReadError,
 )
 from modules.commons.log import configure_logging
@@ -85,20 +83,7 @@ class BenchmarkOptions:
             raise ConfigError(f"--frames {self.frames}: at least one frame is needed")
         if self.repeats < 1:
             raise ConfigError(f"--repeats {self.repeats}: each stage must be run at least once")
-        _check_out(self.out, (self.src_video, self.drv_aud))
-
-
-def _check_out(out: Path, inputs: tuple[Path, ...]) -> None:
-    """Find out now what would only show after minutes of work."""
-    if out.is_dir():
-        raise OutputError(f"{out}: the output is a folder; name a file such as {out / 'benchmark.json'}")
-    if any(out.resolve() == path.resolve() for path in inputs):
-        raise OutputError(f"{out}: the output is also an input; choose another --out")
-    folder = out.resolve().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"{out}: cannot write to {folder}; choose another --out")
+        check_output(self.out, inputs=(self.src_video, self.drv_aud), flag="--out", example="benchmark.json")
 
 
 def run_benchmark(options: BenchmarkOptions, progress: Progress) -> Benchmark:

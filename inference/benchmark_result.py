@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from modules.commons.errors import OutputError
 from modules.metrics.timing import Spread
+from tasks.evaluation.files import write_parts
 
 BENCHMARK_SCHEMA = "benchmark/1"
 
@@ -215,13 +214,4 @@ def write_json(found: Benchmark, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    text = json.dumps(as_json(found), indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # a second failure would hide the first
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+    write_parts(path, (json.dumps(as_json(found), indent=1, allow_nan=False), "\n"))

@@ -13,7 +13,7 @@ from inference.face_compositor import BlendMode
 from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
 from modules.face_model.model import Region
-from tasks.evaluate import ORDER, TRIALS
+from modules.structures.evaluation import TRIAL_NAMES, TRIALS
 
 BLEND_MODES = get_args(BlendMode)
 EvaluationMode = Literal["auto", "landmark", "audio"]
@@ -307,18 +307,24 @@ def _check_checkpoints(*paths: Path | None) -> None:
             raise CheckpointError(f"{path}: there is no such checkpoint; check the path or leave the flag out")
 
 
-def check_output(output: Path, inputs: tuple[Path, ...]) -> None:
+def check_output(output: Path, inputs: tuple[Path, ...], *, flag: str = "--out_name", example: str = "out.mp4") -> None:
     """Refuse an output that is an input, a folder, or in a place that cannot be written.
+
+    Args:
+        output: what is to be written.
+        inputs: what must not be overwritten.
+        flag: that named the output.
+        example: a file name that would do.
 
     Raises:
         OutputError: with one sentence that names the path.
     """
     for path in inputs:
         if output.resolve() == path.resolve() or (output.exists() and os.path.samefile(output, path)):
-            raise OutputError(f"{output}: the output is also an input; choose another --out_name")
+            raise OutputError(f"{output}: the output is also an input; choose another {flag}")
     if output.is_dir():
-        raise OutputError(f"{output}: the output is a folder; name a file such as {output / 'out.mp4'}")
-    _check_writable(output, output.resolve().parent, "--out_name")
+        raise OutputError(f"{output}: the output is a folder; name a file such as {output / example}")
+    _check_writable(output, output.resolve().parent, flag)
 
 
 def check_folder(output: Path) -> None:
@@ -332,7 +338,7 @@ def check_folder(output: Path) -> None:
     _check_writable(output, output.resolve(), "folder")
     trials = output / TRIALS
     there = [path.name for path in trials.iterdir() if not path.name.startswith(".")] if trials.is_dir() else []
-    foreign = [name for name in there if name.removesuffix(".part") not in ORDER]
+    foreign = [name for name in there if name.removesuffix(".part") not in TRIAL_NAMES]
     if foreign:
         raise OutputError(f"{trials} would be emptied, but holds {foreign[0]}, no trial; choose another folder")
 

@@ -31,6 +31,7 @@ from inference.jobs import BLEND_MODES, MODES, CommandParser, EvaluationJob
 from modules.commons.errors import AudioReadError, GeneFaceError, VideoReadError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
+from modules.commons.workspace import AUDIO2MOTION_DIR
 from modules.face_model.model import REGIONS
 from modules.structures.audio import AudioClip
 from modules.structures.evaluation import TRIAL_SCHEMA
@@ -122,7 +123,8 @@ def _inputs(job: EvaluationJob, persons: Sequence[Person]) -> str:
     """All that a trial depends on, as text."""
     options = {name: str(value) for name, value in asdict(job).items() if name not in ("out", "folds")}
     files = [path for path in (job.src_video, job.drv_aud) if path is not None]
-    files += [person.checkpoint / "checkpoint.json" for person in persons]
+    checkpoints = (job.a2m_ckpt or AUDIO2MOTION_DIR, *(person.checkpoint for person in persons))
+    files += [checkpoint / "checkpoint.json" for checkpoint in checkpoints]
     hashes = {str(path): file_sha256(path) for path in files}
     return json.dumps({"schema": TRIAL_SCHEMA, "options": options, "files": hashes}, indent=1, sort_keys=True)
 

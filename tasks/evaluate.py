@@ -2,12 +2,13 @@
 
 Usage: bash scripts/evaluate.sh --src_video in.mp4 --out report    (inference/make_trials.py, then this)
 
-Reads: <out>/trials/. Writes: <out>/report.html, <out>/metrics.json, pictures and videos beside them.
+Reads: <out>/trials/. Writes: <out>/report.html, metrics.json and tables.md, pictures and videos beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import platform
 import shutil
@@ -27,25 +28,23 @@ from modules.commons.errors import ConfigError, GeneFaceError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS
-from modules.structures.evaluation import Trial
+from modules.structures.evaluation import TRIAL_NAMES, TRIALS, Trial
 from modules.structures.scores import Evaluation, TrialScores
 from modules.video.reader import VideoReader
 from tasks.configs import parse_hparams
 from tasks.evaluation.config import EvaluationConfig
+from tasks.evaluation.files import write_parts
 from tasks.evaluation.judge import Networks, judge
 from tasks.evaluation.metrics import CONSOLE, METRICS
 from tasks.evaluation.metrics_json import write_metrics_json
 from tasks.evaluation.pictures import worst_frames, write_sheet, write_side_by_side
 from tasks.evaluation.report import write_report
-from tasks.evaluation.tables import console_table
+from tasks.evaluation.tables import console_table, markdown_tables
 
 logger = logging.getLogger("evaluate")
 
 DEFAULT_CONFIG = EGS / "egs_bases" / "evaluation" / "base.yaml"
 PACKAGES = ("torch", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "torchmetrics", "torchvision")
-TRIALS = "trials"
-"""Where, below a report's folder, the trials lie."""
-ORDER = ("last", "folds", "dubbing", "leakage")
 
 
 def evaluate_trials(
@@ -64,7 +63,7 @@ def evaluate_trials(
         ConfigError: there is no trial.
         GeneFaceError: a trial or a network's weights cannot be read.
     """
-    folders = [out / TRIALS / name for name in ORDER if (out / TRIALS / name / "trial.json").is_file()]
+    folders = [out / TRIALS / name for name in TRIAL_NAMES if (out / TRIALS / name / "trial.json").is_file()]
     if not folders:
         raise ConfigError(f"{out / TRIALS} holds no trial; make them with bash scripts/evaluate.sh --out {out}")
     networks = Networks.load(config)
@@ -82,6 +81,7 @@ def evaluate_trials(
         source, _facts(source), command, _versions(), config.seed, METRICS, tuple(trials), tuple(sheets), tuple(clips)
     )
     write_metrics_json(evaluation, out / "metrics.json")
+    write_parts(out / "tables.md", (markdown_tables(trial, METRICS) + "\n" for trial in trials))
     write_report(evaluation, out / "report.html")
     if not keep_trials:
         shutil.rmtree(out / TRIALS)
@@ -117,8 +117,11 @@ def _show(
 def _facts(source: Path) -> Mapping[str, str]:
     with VideoReader(source) as reader:
         info = reader.info
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "video": str(source),
+        "sha256": digest,
         "size": f"{info.width} x {info.height}",
         "frame rate": f"{float(info.frame_rate):.3f} fps",
         "sound": "yes" if info.has_audio else "no",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import ProcessVideoConfig
@@ -46,6 +47,11 @@ class Person:
     checkpoint: Path
     dataset: NeRFDataset
     split: Split
+
+    @property
+    def learnt_rows(self) -> NDArray[np.int64]:
+        """Clip rows that it learnt from."""
+        return self.dataset.rows[self.dataset.is_train]
 
 
 def usual_person(options: PersonOptions, source: PreparedSource, progress: Progress) -> Person:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.arbitrary_video import FrameEditor, plan_video, predict_motion
-from inference.driving import PreparedSource
+from inference.driving import MOUTH_ROWS, PreparedSource
 from inference.edit_plan import EditPlan
 from inference.evaluation.motion import (
     driven_landmarks,
@@ -84,8 +84,10 @@ class Cast:
 
     def still(self) -> list[RowPlan]:
         """Two mouths that never move."""
-        rows = self._persons[0].dataset.rows[self._persons[0].dataset.is_train]
-        mean = with_mouth(self._source, mean_mouth(self._source, rows))
+        mean = with_mouth(self._source, mean_mouth(self._source, self._persons[0].learnt_rows))
+        for person in self._persons:  # what a person has not seen is not in its mean either
+            held_out = np.flatnonzero(person.split.is_held_out)
+            mean[np.ix_(held_out, MOUTH_ROWS)] = mean_mouth(self._source, person.learnt_rows)
         shut = with_mouth(self._source, resting_mouth(self._source))
         return [
             self.acted("static mean mouth", "the mean mouth of the training frames on every frame", mean, tracked=True),

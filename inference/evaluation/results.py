@@ -28,11 +28,11 @@ from modules.commons.config import load_config
 from modules.commons.errors import VideoReadError
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
-from modules.structures.evaluation import EDITED, Trial, TrialRow
+from modules.structures.evaluation import EDITED, TRIALS, Trial, TrialRow
 from modules.structures.landmarks import JAW_LINE, LandmarkResult, Landmarks2D
 from modules.structures.motion import MotionSequence
 from modules.video.reader import VideoReader
-from tasks.evaluate import DEFAULT_CONFIG, TRIALS, evaluate_trials
+from tasks.evaluate import DEFAULT_CONFIG, evaluate_trials
 from tasks.evaluation.config import EvaluationConfig
 
 LEFT_ALONE = "not edited"

@@ -87,7 +87,7 @@ def shut_frames(opening: NDArray[np.floating], threshold: float) -> NDArray[np.f
     return np.where(np.isfinite(opening) & np.isfinite(threshold), (opening < threshold).astype(np.float64), np.nan)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ClosureScores:
     """How well closures are met.
 
@@ -99,6 +99,8 @@ class ClosureScores:
         n_shut: shut frames.
         n_reference: of the reference.
         n_compared: frames with a face on both sides; the others are left out of everything.
+        met: float ``[N]``: whether each of the reference's shut frames is met; NaN for all others.
+        meant: float ``[N]``: whether each shut frame is one of the reference's; NaN for all others.
     """
 
     recall: float
@@ -108,6 +110,8 @@ class ClosureScores:
     n_shut: int
     n_reference: int
     n_compared: int
+    met: NDArray[np.float64]
+    meant: NDArray[np.float64]
 
 
 def closure_scores(
@@ -154,7 +158,16 @@ def closure_scores(
         n_shut=int(ours.sum()),
         n_reference=int(theirs.sum()),
         n_compared=len(ours),
+        met=_spread_out(_widened(ours, links), theirs, known),
+        meant=_spread_out(reach_of_theirs, ours, known),
     )
+
+
+def _spread_out(values: NDArray[np.bool_], chosen: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values of the known frames that are chosen, at their places among all; NaN elsewhere."""
+    spread = np.full(len(known), np.nan)
+    spread[np.flatnonzero(known)[chosen]] = values[chosen]
+    return spread
 
 
 def _neighbours(times_s: NDArray[np.float64], block: NDArray[np.int64], reach_s: float) -> list[NDArray[np.int64]]:
@@ -205,16 +218,33 @@ def silence_motion(
     Returns:
         the ratio; NaN where there is no silence, no speech, or no motion in speech.
     """
+    return speed_ratio(*lip_speeds(opening, times_s, is_speech, block))
+
+
+def speed_ratio(in_silence: NDArray[np.floating], in_speech: NDArray[np.floating]) -> float:
+    """Mean of the one over mean of the other, NaN values left out; NaN where either has none or speech no motion."""
+    still, lively = _mean(in_silence), _mean(in_speech)
+    return still / lively if lively > 0 else math.nan
+
+
+def lip_speeds(
+    opening: NDArray[np.floating],
+    times_s: NDArray[np.float64],
+    is_speech: NDArray[np.bool_],
+    block: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """``[N]`` speed of the lips from the frame before, in silence and in speech, NaN outside each; see there."""
     steps = np.diff(times_s)
     is_step = (np.diff(block) == 0) & (steps > 0) & np.isfinite(np.diff(opening))
     speed = np.abs(np.diff(opening)) / np.where(steps > 0, steps, 1.0)
     silent = resting_frames(times_s, is_speech, block)
     in_silence = is_step & silent[1:] & silent[:-1]
     in_speech = is_step & is_speech[1:] & is_speech[:-1]
-    if not in_silence.any() or not in_speech.any():
-        return math.nan
-    lively = float(speed[in_speech].mean())
-    return float(speed[in_silence].mean()) / lively if lively > 0 else math.nan
+    first = [math.nan]
+    return (
+        np.concatenate([first, np.where(in_silence, speed, np.nan)])[: len(times_s)],
+        np.concatenate([first, np.where(in_speech, speed, np.nan)])[: len(times_s)],
+    )
 
 
 def resting_frames(

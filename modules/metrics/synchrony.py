@@ -72,6 +72,7 @@ class Lag:
         r: correlation at the peak, found or not; it is the largest of many, so chance alone gives about 0.2 (in
             10 s or more) to 0.4 (in 3 s). NaN when nothing could be compared.
         r_in_sync: correlation where lips and sound are in sync, whatever the peak; chance gives 0.
+        r_low: of its 95 % interval, NaN where blocks are too few. r_high: its other end.
         z: how many standard deviations the peak stands above those of unrelated speech.
         is_significant: whether the lag is determined.
         note: why it is not.
@@ -83,6 +84,8 @@ class Lag:
     r: float
     r_in_sync: float
     z: float
+    r_low: float
+    r_high: float
     is_significant: bool
     note: str = ""
 
@@ -118,7 +121,9 @@ def speech_lag(
     chance = _chance_peaks(lips, sound, rng)
     spread = float(chance.std())
     z = (float(profile[peak]) - float(chance.mean())) / spread if spread > 0 else math.nan
-    low, high = percentile_interval(_bootstrap_lags_ms(lips, sound, rng))
+    resampled = _bootstrap_profiles(lips, sound, rng)
+    low, high = percentile_interval(np.array([_refined_lag_ms(one) for one in resampled]))
+    r_low, r_high = percentile_interval(np.array([_at_lag(one, IN_SYNC_LAG_MS) for one in resampled]))
     note = _doubt(profile, peak, chance, (low, high))
     value = math.nan if note else _refined_lag_ms(profile) - IN_SYNC_LAG_MS
     return Lag(
@@ -128,6 +133,8 @@ def speech_lag(
         r=float(profile[peak]),
         r_in_sync=_at_lag(profile, IN_SYNC_LAG_MS),
         z=z,
+        r_low=r_low,
+        r_high=r_high,
         is_significant=not note,
         note=note,
     )
@@ -270,16 +277,15 @@ def _chance_peaks(lips: _Series, sound: _Series, rng: np.random.Generator) -> ND
     return np.concatenate(peaks)
 
 
-def _bootstrap_lags_ms(lips: _Series, sound: _Series, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Raw lag of resampled series; empty where fewer than two blocks of lips are known."""
+def _bootstrap_profiles(lips: _Series, sound: _Series, rng: np.random.Generator) -> NDArray[np.float64]:
+    """``[draws, L]`` profiles of resampled series; no row where fewer than two blocks of lips are known."""
     rows = np.flatnonzero(lips.known)
     plan = plan_blocks(lips.block[rows], round(BLOCK_S * GRID_HZ))
     if plan.per_draw < 2:
-        return np.zeros(0)
+        return np.zeros((0, len(_LAGS_MS)))
     starts = plan.starts(rng, BOOTSTRAP_DRAWS)
     sums = np.stack([_lag_sums(lips, sound, rows, place, plan, starts) for place in range(2 * _REACH, -1, -1)], axis=-1)
-    profiles = np.nan_to_num(_pearson(sums), nan=-1.0)
-    return np.array([_refined_lag_ms(profile) for profile in profiles])
+    return np.nan_to_num(_pearson(sums), nan=-1.0)
 
 
 def _lag_sums(
@@ -328,4 +334,4 @@ def _doubt(
 
 
 def _undetermined(reason: str) -> Lag:
-    return Lag(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, False, f"undetermined: {reason}")
+    return Lag(*[math.nan] * 8, is_significant=False, note=f"undetermined: {reason}")

@@ -21,6 +21,10 @@ from modules.structures.crops import CropRegion
 from modules.structures.landmarks import Landmarks2D
 
 TRIAL_SCHEMA = "trial/1"
+TRIALS = "trials"
+"""Where, below a report's folder, the trials lie ..."""
+TRIAL_NAMES = ("last", "folds", "dubbing", "leakage")
+"""... and what their folders are called, in the order of a report."""
 Protocol = Literal["self-reenactment", "dubbing", "leakage"]
 EDITED = "edited"
 """Outcome of a frame that was repainted; any other says why it was not."""

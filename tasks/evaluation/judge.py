@@ -85,7 +85,7 @@ def _judge_row(
 ) -> RowScores:
     frames = {**measure_frames(trial, row), **pictures}
     measures = measure_track(trial, row, bootstrap)
-    measures |= _lip_sync(trial, row, networks)
+    measures |= _lip_sync(trial, row, networks, bootstrap)
     for metric in METRICS:
         if metric.key in measures or not _applies(metric, trial):
             continue
@@ -140,7 +140,7 @@ def mean_over_frames(values: NDArray[np.floating], block: NDArray[np.int64], boo
     return Measure(float(known.mean()), low, high, len(known), note)
 
 
-def _lip_sync(trial: Trial, row: TrialRow, networks: Networks) -> dict[str, Measure]:
+def _lip_sync(trial: Trial, row: TrialRow, networks: Networks, bootstrap: Bootstrap) -> dict[str, Measure]:
     if trial.protocol == "leakage":
         return {}
     if trial.speech is None:
@@ -148,7 +148,7 @@ def _lip_sync(trial: Trial, row: TrialRow, networks: Networks) -> dict[str, Meas
     elif networks.syncnet is None:
         why = networks.no_syncnet
     else:
-        return lip_sync_error(networks.syncnet, trial, row, trial.speech)
+        return lip_sync_error(networks.syncnet, trial, row, trial.speech, bootstrap)
     return {"lse_c": Measure.missing(why), "lse_d": Measure.missing(why)}
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.metrics.statistics import interval
 from modules.metrics.syncnet import (
     CROP_SIZE,
     REACH,
     SyncNet,
+    SyncScores,
     audio_features,
     frames_at_25fps,
     lip_features,
@@ -26,10 +28,13 @@ from modules.structures.crops import CropRegion, sample_region
 from modules.structures.evaluation import SpeechTrack, Trial, TrialRow
 from modules.structures.landmarks import FACE_OVAL
 from modules.structures.scores import Measure
+from tasks.evaluation.motion_scores import Bootstrap
 from tasks.evaluation.reading import Shown, row_frames
 
 
-def lip_sync_error(net: SyncNet, trial: Trial, row: TrialRow, speech: SpeechTrack) -> dict[str, Measure]:
+def lip_sync_error(
+    net: SyncNet, trial: Trial, row: TrialRow, speech: SpeechTrack, bootstrap: Bootstrap
+) -> dict[str, Measure]:
     """LSE-C and LSE-D over all of a trial's stretches together; a stretch without a face is left out."""
     distances = [np.zeros((0, 2 * REACH + 1), np.float32)]
     is_shown = trial.frames >= row.frames_late  # before that a late row has no picture, and must not move the rest
@@ -48,7 +53,23 @@ def lip_sync_error(net: SyncNet, trial: Trial, row: TrialRow, speech: SpeechTrac
     if scores.frames == 0:
         why = "no stretch with a face is long enough"
         return {"lse_c": Measure.missing(why), "lse_d": Measure.missing(why)}
-    return {"lse_c": Measure(scores.lse_c, count=scores.frames), "lse_d": Measure(scores.lse_d, count=scores.frames)}
+    return {
+        "lse_c": _with_interval(lambda found: found.lse_c, distances, bootstrap),
+        "lse_d": _with_interval(lambda found: found.lse_d, distances, bootstrap),
+    }
+
+
+def _with_interval(
+    figure: Callable[[SyncScores], float], stretches: list[NDArray[np.float32]], bootstrap: Bootstrap
+) -> Measure:
+    """A figure of all stretches' distances, resampled in blocks."""
+    distances = np.concatenate(stretches)
+    block = np.repeat(np.arange(len(stretches)), [len(stretch) for stretch in stretches])
+    low, high = interval(
+        lambda rows: figure(scores_of_distances(distances[rows])), block, bootstrap.length, bootstrap.rng(),
+        bootstrap.draws,
+    )  # fmt: skip
+    return Measure(figure(scores_of_distances(distances)), low, high, len(distances))
 
 
 def _regions(row: TrialRow, ticks: NDArray[np.int64]) -> list[CropRegion]:

@@ -95,8 +95,6 @@ METRICS: tuple[Metric, ...] = (
            "Standard deviation of noise in the mouth's box (Immerkær's operator, robust mean) over the source's."),
 )  # fmt: skip
 
-BY_KEY = {metric.key: metric for metric in METRICS}
-
 _SEAMS = ("jitter", "flicker", "gradient", "delta_e", "sharpness")
 
 CONSOLE: Mapping[Protocol, tuple[str, ...]] = MappingProxyType(

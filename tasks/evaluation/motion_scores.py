@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modules.metrics.lips import (
-    ClosureScores,
     closure_scores,
     correlation,
     expression_error,
     landmark_distance,
     leakage,
+    lip_speeds,
     opening_spread_ratio,
     relative_landmark_distance,
     shut_frames,
     shut_threshold,
-    silence_motion,
+    speed_ratio,
 )
-from modules.metrics.statistics import interval
+from modules.metrics.statistics import block_bootstrap, interval
 from modules.metrics.steadiness import landmark_acceleration
 from modules.metrics.synchrony import MIN_SECONDS, loudness_correlation, speech_lag
 from modules.structures.evaluation import EDITED, SpeechTrack, Trial, TrialRow
@@ -57,6 +58,8 @@ def measure_frames(trial: Trial, row: TrialRow) -> Columns:
     truth = trial.rows[0].landmarks
     own = landmark_acceleration(truth.points, trial.times_s, trial.block)
     jitter = landmark_acceleration(row.landmarks.points, trial.times_s, trial.block)
+    is_edited = _is_edited(trial)
+    own, jitter = (np.where(is_edited, values, np.nan) for values in (own, jitter))
     columns: Columns = {"opening": opening_of(row.landmarks), "jitter": jitter / mean_of_source(own)}
     if trial.protocol == "self-reenactment":
         scale = CROP_SIZE / np.array([crop.side for crop in trial.crops])[:, None, None]
@@ -67,19 +70,18 @@ def measure_frames(trial: Trial, row: TrialRow) -> Columns:
             "exp_lower": lower,
             "exp_upper": upper,
         }
-        is_edited = _is_edited(trial)
         columns |= {name: np.where(is_edited, columns[name], np.nan) for name in _AGAINST_TRUTH}
     return columns
 
 
 def measure_track(trial: Trial, row: TrialRow, bootstrap: Bootstrap) -> dict[str, Measure]:
     """The figures of one row that need its whole stretch."""
-    opening, own = opening_of(row.landmarks), opening_of(trial.rows[0].landmarks)
-    seen = int(np.isfinite(opening).sum())
-    measures = {"spread": _or_missing(opening_spread_ratio(opening, own), seen, "too few frames with lips that move")}
+    shown, is_edited = opening_of(row.landmarks), _is_edited(trial)
+    opening = np.where(is_edited, shown, np.nan)  # frames left alone are the source's, whatever the row
+    own = np.where(is_edited, opening_of(trial.rows[0].landmarks), np.nan)
+    measures = {"spread": _of_pairs(opening_spread_ratio, opening, own, trial, bootstrap)}
     if row.driving_opening is not None:
-        driving = np.where(_is_edited(trial), row.driving_opening, np.nan)
-        measures["r_driving"] = _correlation(opening, driving, trial, bootstrap)
+        measures["r_driving"] = _of_pairs(correlation, opening, row.driving_opening, trial, bootstrap)
     if trial.protocol == "leakage":
         if row.is_result:
             measures |= _leakage(trial, opening, own, bootstrap)
@@ -87,6 +89,7 @@ def measure_track(trial: Trial, row: TrialRow, bootstrap: Bootstrap) -> dict[str
         measures |= dict.fromkeys(SPEECH_KEYS, Measure.missing("there is no speech"))
     else:
         measures |= _against_speech(trial, row, opening, trial.speech, bootstrap)
+        measures["silence_motion"] = _in_silence(trial, row, shown, trial.speech, bootstrap)
     return measures
 
 
@@ -102,20 +105,33 @@ def _against_speech(
     seconds = seen * float(np.median(np.diff(trial.times_s))) if len(trial) > 1 else 0.0
     is_long = seconds >= MIN_SECONDS
     loudness = loudness_correlation(opening, trial.times_s, trial.block, speech, speech_late_s=late)
-    speaking = speaking_frames(speech, trial.times_s - late)
-    silence = silence_motion(opening, trial.times_s, speaking, trial.block)
     too_short = Measure.missing(f"only {seconds:.2f} s of lips: at least {MIN_SECONDS} s are needed")
     measures = {
-        "r_speech": _or_missing(lag.r_in_sync, seen, lag.note or "the lips or the speech do not move"),
+        "r_speech": Measure(lag.r_in_sync, lag.r_low, lag.r_high, seen, lag.note if math.isnan(lag.r_in_sync) else ""),
         "r_loudness": _or_missing(loudness, seen, "the lips or the speech do not move") if is_long else too_short,
         "lag": Measure(lag.value_ms, lag.low_ms, lag.high_ms, seen, lag.note),
-        "silence_motion": _or_missing(silence, seen, "no pause of 0.4 s, or no motion in speech"),
     }
-    return measures | _closures(trial, row, opening, speaking, bootstrap)
+    return measures | _closures(trial, opening, speaking_frames(speech, trial.times_s - late), bootstrap)
+
+
+def _in_silence(
+    trial: Trial, row: TrialRow, shown: NDArray[np.float64], speech: SpeechTrack, bootstrap: Bootstrap
+) -> Measure:
+    """What a viewer sees in pauses, frames left alone included: there the source's own lips rest."""
+    speaking = speaking_frames(speech, trial.times_s - row.speech_late_s)
+    still, lively = lip_speeds(shown, trial.times_s, speaking, trial.block)
+    value = speed_ratio(still, lively)
+    if math.isnan(value):
+        return Measure.missing("no pause of 0.4 s, or no motion in speech")
+    low, high = interval(
+        lambda rows: speed_ratio(still[rows], lively[rows]), trial.block, bootstrap.length, bootstrap.rng(),
+        bootstrap.draws,
+    )  # fmt: skip
+    return Measure(value, low, high, int(np.isfinite(still).sum()))
 
 
 def _closures(
-    trial: Trial, row: TrialRow, opening: NDArray[np.float64], speaking: NDArray[np.bool_], bootstrap: Bootstrap
+    trial: Trial, opening: NDArray[np.float64], speaking: NDArray[np.bool_], bootstrap: Bootstrap
 ) -> dict[str, Measure]:
     """Shut lips against the truth's; in dubbing against those that the driving motion shuts."""
     reference = opening_of(trial.rows[0].landmarks)
@@ -130,16 +146,18 @@ def _closures(
     wanted = shut_frames(reference, shut_threshold(reference, speaking))
     found = closure_scores(shut, wanted, trial.times_s, trial.block, bootstrap.rng())
     return {
-        "closure_recall": _closure(found.recall, found.chance_recall, found.n_reference, found),
-        "closure_precision": _closure(found.precision, found.chance_precision, found.n_shut, found),
+        "closure_recall": _closure(found.met, found.chance_recall, trial, bootstrap),
+        "closure_precision": _closure(found.meant, found.chance_precision, trial, bootstrap),
     }
 
 
-def _closure(value: float, chance: float, count: int, found: ClosureScores) -> Measure:
-    if math.isnan(value):
-        return Measure.missing(f"no shut lips to look at in {found.n_compared} frames")
+def _closure(hits: NDArray[np.float64], chance: float, trial: Trial, bootstrap: Bootstrap) -> Measure:
+    count = int(np.isfinite(hits).sum())
+    if count == 0:
+        return Measure.missing(f"no shut lips to look at in {len(hits)} frames")
     by_chance = "" if math.isnan(chance) else f"by chance {chance:.2f}"
-    return Measure(value, count=count, note=by_chance)
+    low, high = block_bootstrap(hits, trial.block, bootstrap.length, bootstrap.rng(), bootstrap.draws)
+    return Measure(float(np.nanmean(hits)), low, high, count, by_chance)
 
 
 def _leakage(
@@ -153,17 +171,21 @@ def _leakage(
     }
 
 
-def _correlation(
-    opening: NDArray[np.float64], driving: NDArray[np.floating], trial: Trial, bootstrap: Bootstrap
+def _of_pairs(
+    figure: Callable[[NDArray[np.floating], NDArray[np.floating]], float],
+    opening: NDArray[np.float64],
+    other: NDArray[np.floating],
+    trial: Trial,
+    bootstrap: Bootstrap,
 ) -> Measure:
-    value = correlation(opening, driving)
+    """A figure of two series, frame by frame, with its interval."""
+    value = figure(opening, other)
     if math.isnan(value):
         return Measure.missing("lips that do not move, or fewer than three frames")
     low, high = interval(
-        lambda rows: correlation(opening[rows], driving[rows]), trial.block, bootstrap.length, bootstrap.rng(),
-        bootstrap.draws,
-    )  # fmt: skip
-    return Measure(value, low, high, int((np.isfinite(opening) & np.isfinite(driving)).sum()))
+        lambda rows: figure(opening[rows], other[rows]), trial.block, bootstrap.length, bootstrap.rng(), bootstrap.draws
+    )
+    return Measure(value, low, high, int((np.isfinite(opening) & np.isfinite(other)).sum()))
 
 
 def speaking_frames(speech: SpeechTrack, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:

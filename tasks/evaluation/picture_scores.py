@@ -80,7 +80,8 @@ def _measure_frame(
     for row, meter, picture in zip(trial.rows, meters, shown, strict=True):
         if picture is None:
             continue
-        _measure_mouth(row, number, picture, trial.window, meter)
+        if trial.outcomes[number] == EDITED:
+            _measure_mouth(row, number, picture, trial.window, meter)
         alpha = edit if picture is source else picture.alpha if row.is_result else None
         if alpha is not None:
             _measure_seam(trial, row, number, (picture, source), alpha, meter)

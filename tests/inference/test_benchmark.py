@@ -191,7 +191,7 @@ def test_figures_that_are_none_are_not_written(tmp_path):
 
 def test_a_folder_that_is_a_file_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="choose another --out"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_json(made_up(), tmp_path / "file" / "b.json")
 
 

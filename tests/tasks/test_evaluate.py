@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from modules.commons.errors import ConfigError
-from modules.structures.evaluation import EDITED, Trial
+from modules.structures.evaluation import EDITED, TRIALS, Trial
 from modules.video.reader import VideoReader
 from modules.video.writer import EncodeConfig, VideoWriter
 from tasks import evaluate
-from tasks.evaluate import TRIALS, evaluate_trials
+from tasks.evaluate import evaluate_trials
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.judge import BASELINE
 from tasks.evaluation.metrics import METRICS
@@ -86,12 +86,14 @@ def no_constant(name: str):
 def test_a_report_is_written_beside_its_files(report):
     out, evaluation, _ = report
     assert sorted(path.name for path in out.iterdir()) == [
-        "metrics.json", "report.html", "side_by_side_dubbing_1.mp4", "side_by_side_last_1.mp4", "worst_dubbing_1.jpg",
-        "worst_last_1.jpg",
+        "metrics.json", "report.html", "side_by_side_dubbing_1.mp4", "side_by_side_last_1.mp4", "tables.md",
+        "worst_dubbing_1.jpg", "worst_last_1.jpg",
     ]  # fmt: skip
     assert [trial.name for trial in evaluation.trials] == ["self-reenactment, last 1/11", "dubbing, other words"]
     assert [file.name for _, file in evaluation.sheets] == ["worst_last_1.jpg", "worst_dubbing_1.jpg"]
     assert [file.name for _, file in evaluation.clips] == ["side_by_side_last_1.mp4", "side_by_side_dubbing_1.mp4"]
+    tables = (out / "tables.md").read_text(encoding="utf-8")
+    assert all(row.name in tables for trial in evaluation.trials for row in trial.rows)
     with VideoReader(out / "side_by_side_last_1.mp4") as reader:
         assert len(list(reader.frames())) == COUNT
 

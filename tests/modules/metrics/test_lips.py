@@ -13,12 +13,14 @@ from modules.metrics.lips import (
     expression_error,
     landmark_distance,
     leakage,
+    lip_speeds,
     opening_spread_ratio,
     relative_landmark_distance,
     resting_frames,
     shut_frames,
     shut_threshold,
     silence_motion,
+    speed_ratio,
 )
 from modules.structures.landmarks import LM68, MEDIAPIPE_BLENDSHAPES, OUTER_EYE_CORNERS
 
@@ -173,7 +175,8 @@ def test_no_closure_is_matched_across_a_cut():
 def test_chance_depends_on_the_generator_alone():
     times, block = at_rate(300)
     shut = (generator(1).random((2, 300)) < 0.2).astype(float)
-    assert closure_scores(*shut, times, block, generator(5)) == closure_scores(*shut, times, block, generator(5))
+    first, again = (closure_scores(*shut, times, block, generator(5)) for _ in range(2))
+    assert (first.chance_recall, first.chance_precision) == (again.chance_recall, again.chance_precision)
 
 
 # silence
@@ -280,3 +283,27 @@ def test_leakage_without_lips():
     assert all(map(math.isnan, leakage(np.full(100, np.nan), moving, times, block, generator())))
     size, band = leakage(moving[:15], moving[:15], times[:15], block[:15], generator())
     assert size == pytest.approx(1.0) and math.isnan(band)
+
+
+def test_hits_lie_at_their_frames_and_average_to_the_scores():
+    times, block = at_rate(60)
+    shut, wanted = (generator(3).random((2, 60)) < 0.3).astype(float)
+    shut[:5] = np.nan
+    found = closure_scores(shut, wanted, times, block, generator(5))
+    assert np.nanmean(found.met) == pytest.approx(found.recall) and np.nanmean(found.meant) == pytest.approx(
+        found.precision
+    )
+    np.testing.assert_array_equal(np.isfinite(found.met), (wanted == 1) & np.isfinite(shut))
+    np.testing.assert_array_equal(np.isfinite(found.meant), shut == 1)
+
+
+def test_speeds_are_those_of_a_loop():
+    times, block = at_rate(80)
+    opening, speaking = generator(4).random(80), np.arange(80) < 40
+    still, lively = lip_speeds(opening, times, speaking, block)
+    for i in range(1, 80):
+        speed = abs(opening[i] - opening[i - 1]) / (times[i] - times[i - 1])
+        known = lively[i] if i < 40 else still[i]
+        assert np.isnan(known) or known == pytest.approx(speed)
+    assert np.isnan(lively[41:]).all() and np.isnan(still[:40]).all() and np.isfinite(still[60:]).all()
+    assert speed_ratio(still, lively) == pytest.approx(silence_motion(opening, times, speaking, block))

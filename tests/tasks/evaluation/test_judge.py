@@ -20,7 +20,7 @@ from modules.video.colour import chroma_alpha
 from modules.video.reader import VideoReader
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.judge import BASELINE, Networks, judge, mean_over_frames
-from tasks.evaluation.metrics import BY_KEY, METRICS, SCOPES
+from tasks.evaluation.metrics import METRICS, SCOPES
 from tasks.evaluation.motion_scores import Bootstrap
 from tasks.evaluation.tables import coverage_of
 from tests.modules.metrics.seam_cases import blurred
@@ -223,7 +223,8 @@ def test_frames_left_alone_are_counted_and_left_out_of_means(small, likeness):
         assert np.array_equal(np.isfinite(part.frames[key]), edited), key
         assert part.measures[key].count == edited.sum() == 10
         assert part.measures[key].value == pytest.approx(whole.frames[key][edited].mean(), rel=1e-9), key
-    assert part.measures["jitter"].count == COUNT - 2, "what is steady is looked at everywhere"
+    assert np.array_equal(np.isfinite(part.frames["jitter"]), edited & np.isfinite(whole.frames["jitter"]))
+    assert part.measures["sharpness"].count == part.measures["spread"].count == 10
     covered = [(c.outcome, c.frames, c.share, c.stretches) for c in coverage_of(scores)]
     first = int(small.trial.frames[0])
     assert covered == [
@@ -252,7 +253,7 @@ def keys_of(protocol: str, row_is_result: bool) -> set[str]:
     if protocol == "leakage":
         own = {"spread", *(LEAKAGE_KEYS if row_is_result else ())}
         return own | {m.key for m in METRICS if m.group == "Time and seams"}
-    return set(BY_KEY) - LEAKAGE_KEYS - (NEEDS_TRUTH if protocol == "dubbing" else set())
+    return {metric.key for metric in METRICS} - LEAKAGE_KEYS - (NEEDS_TRUTH if protocol == "dubbing" else set())
 
 
 @pytest.mark.parametrize(
