@@ -28,7 +28,7 @@ def test_overrides_reach_nested_settings():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: cook\n", "task is 'cook'; use radnerf or audio2motion"),
+        ("task: cook\n", "task is 'cook'; use radnerf, audio2motion or evaluation"),
         ("task: radnerf\nmax_update: 3\n", "unknown key max_update; did you mean max_updates?"),
         ("task: radnerf\nmouth_share: 2.0\n", "mouth_share in 0..1"),
         ("task: radnerf\nradnerf:\n  render:\n    sampler: occupancy\n", "sampler must be 'surface'"),
