@@ -222,7 +222,7 @@ def edit_video(
     if speech.duration_s > source.times_s[-1] + 0.5 and count == len(source):
         logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
     quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
-    for output in (job.out_name, job.save_masks or job.out_name):
+    for output in filter(None, (job.out_name, job.save_masks)):
         output.parent.mkdir(parents=True, exist_ok=True)
     sound = speech_track(job.drv_aud, source.video)
     debug = DebugStrips(job.out_name) if job.debug else None

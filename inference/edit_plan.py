@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from modules.structures.evaluation import EDITED
 from modules.structures.motion import MotionSequence
 
-EDITED = "edited"
 AFTER_SPEECH = "after the end of the speech"
 NO_FACE = "no usable face"
 POOR_FIT = "the face model does not fit"

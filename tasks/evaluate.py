@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import logging
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -151,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging()
     try:
         config = load_config(arguments.config, EvaluationConfig, parse_hparams(arguments.hparams))
-        command = arguments.command or " ".join(["python", *sys.argv])
+        command = arguments.command or shlex.join(["python", *sys.argv])
         evaluate_trials(arguments.out, config, command, ConsoleProgress(), keep_trials=arguments.keep_trials)
     except GeneFaceError as error:
         logger.error("error: %s", error)

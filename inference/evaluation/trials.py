@@ -205,8 +205,8 @@ def _paint(
         for record in records:
             plan = record.plan
             if plan.painter is None:
-                late = before is not None and plan.frames_late
-                record.found.append(scout(before, row - 1) if late and before else None if plan.frames_late else own)
+                earlier = scout(before, before.index) if plan.frames_late and before else None
+                record.found.append(earlier if plan.frames_late else own)
                 continue
             painted = plan.painter.paint(frame, block, first) if is_edited else None
             first = first or painted

@@ -20,7 +20,7 @@ from modules.structures.scores import Measure, Metric, RowScores, TrialScores
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.lip_sync import lip_sync_error
 from tasks.evaluation.metrics import METRICS
-from tasks.evaluation.motion_scores import Bootstrap, measure_frames, measure_track
+from tasks.evaluation.motion_scores import AGAINST_TRUTH, Bootstrap, measure_frames, measure_track
 from tasks.evaluation.picture_scores import measure_pictures
 
 BASELINE = "retrieval"
@@ -102,10 +102,8 @@ def _applies(metric: Metric, trial: Trial) -> bool:
         return False  # results of the leakage protocol have theirs already
     if trial.protocol == "leakage":
         return metric.group == "Time and seams"
-    return trial.protocol == "self-reenactment" or (metric.group not in ("Picture",) and metric.key not in _TRUTH_KEYS)
-
-
-_TRUTH_KEYS = ("lmd", "lmd_iod", "exp_lower", "exp_upper")
+    needs_truth = metric.group == "Picture" or metric.key in AGAINST_TRUTH
+    return trial.protocol == "self-reenactment" or not needs_truth
 
 
 def _mean_of(
@@ -133,7 +131,7 @@ def mean_over_frames(values: NDArray[np.floating], block: NDArray[np.int64], boo
     """
     known = values[~np.isnan(values)]
     note, equal = "", np.isinf(known)
-    if equal.any() and not equal.all():  # one frame that equals the truth would make the mean infinite
+    if equal.any() and not equal.all():
         note = f"{int(equal.sum())} frames that equal the truth are left out"
         known, values = known[~equal], np.where(np.isinf(values), np.nan, values)
     low, high = block_bootstrap(values, block, bootstrap.length, bootstrap.rng(), bootstrap.draws)

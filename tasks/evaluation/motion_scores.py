@@ -30,7 +30,8 @@ from modules.structures.landmarks import Landmarks2D, lip_opening
 from modules.structures.scores import Measure
 from tasks.evaluation.reading import CROP_SIZE
 
-_AGAINST_TRUTH = ("lmd", "lmd_iod", "exp_lower", "exp_upper")
+AGAINST_TRUTH = ("lmd", "lmd_iod", "exp_lower", "exp_upper")
+"""Figures of landmarks that need a true picture."""
 
 Columns = dict[str, NDArray[np.float64]]
 
@@ -70,7 +71,7 @@ def measure_frames(trial: Trial, row: TrialRow) -> Columns:
             "exp_lower": lower,
             "exp_upper": upper,
         }
-        columns |= {name: np.where(is_edited, columns[name], np.nan) for name in _AGAINST_TRUTH}
+        columns |= {name: np.where(is_edited, columns[name], np.nan) for name in AGAINST_TRUTH}
     return columns
 
 

@@ -1,6 +1,6 @@
 """What is measured in pictures: one pass over a trial, per-frame arrays out.
 
-Raw figures first (``_FrameMeter``), then those that are ratios are divided by the untouched source's mean.
+Raw figures first (``_RowMeter``), then those that are ratios are divided by the untouched source's mean.
 """
 
 from __future__ import annotations

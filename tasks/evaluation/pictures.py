@@ -22,7 +22,7 @@ from modules.structures.landmarks import MOUTH
 from modules.structures.scores import RowScores, TrialScores
 from modules.video.rgb_video import TIME_BASE, rgb_frame, rgb_video_info
 from modules.video.sound import AudioTrack
-from modules.video.writer import VideoWriter
+from modules.video.writer import EncodeConfig, VideoWriter
 from tasks.evaluation.reading import CROP_SIZE, Shown, crop_512, shown_frames
 from tasks.radnerfs.validation import difference
 
@@ -88,7 +88,11 @@ def write_side_by_side(trial: Trial, row: int, path: Path, progress: Progress) -
     rate = _frame_rate(trial)
     info = rgb_video_info(trial.source, 2 * CROP_SIZE, CROP_SIZE, rate)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _sound_meanwhile(trial, path.with_suffix(".tmp.wav")) as track, VideoWriter(path, info, audio=track) as writer:
+    quality = EncodeConfig(crf=VIDEO_CRF)
+    with (
+        _sound_meanwhile(trial, path.with_suffix(".tmp.wav")) as track,
+        VideoWriter(path, info, quality=quality, audio=track) as writer,
+    ):
         for number, pair in _pairs(trial, row):
             crops = [crop_512(s.rgb, trial.crops[number], trial.window) for s in pair if s is not None]
             time_s = Fraction(float(trial.times_s[number] - trial.times_s[0])).limit_denominator(TIME_BASE.denominator)
@@ -96,7 +100,8 @@ def write_side_by_side(trial: Trial, row: int, path: Path, progress: Progress) -
             progress("side by side", number + 1, len(trial))
 
 
-def _pairs(trial: Trial, row: int):  # noqa: ANN202 - iterator of (number, [source, result])
+def _pairs(trial: Trial, row: int) -> Iterator[tuple[int, list[Shown | None]]]:
+    """Frame by frame: its number, and the source's and the result's picture."""
     return shown_frames(replace(trial, rows=(trial.rows[0], trial.rows[row])))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,8 +70,8 @@ def crop_512(rgb: NDArray[np.uint8], region: CropRegion, window: Bounds) -> NDAr
     return sample_region(rgb, region.shifted(-window[0], -window[1]), CROP_SIZE, flags=cv2.INTER_CUBIC)
 
 
-def _row_frames(trial: Trial, row: TrialRow):  # noqa: ANN202 - a generator of 1-tuples, so that None is an answer
-    """Yields ``(Shown | None,)`` per trial frame."""
+def _row_frames(trial: Trial, row: TrialRow) -> Generator[tuple[Shown | None], None, None]:
+    """A 1-tuple per trial frame, so that None is an answer."""
     wanted = trial.frames - row.frames_late if row.pictures is None else trial.frames
     is_whole = row.pictures is None or row.is_whole
     path = row.pictures or trial.source
