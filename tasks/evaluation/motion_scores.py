@@ -112,7 +112,7 @@ def _against_speech(
         "r_loudness": _or_missing(loudness, seen, "the lips or the speech do not move") if is_long else too_short,
         "lag": Measure(lag.value_ms, lag.low_ms, lag.high_ms, seen, lag.note),
     }
-    return measures | _closures(trial, opening, speaking_frames(speech, trial.times_s - late), bootstrap)
+    return measures | _closures(trial, opening, speaking_frames(speech, trial.times_s - late), late, bootstrap)
 
 
 def _in_silence(
@@ -132,9 +132,9 @@ def _in_silence(
 
 
 def _closures(
-    trial: Trial, opening: NDArray[np.float64], speaking: NDArray[np.bool_], bootstrap: Bootstrap
+    trial: Trial, opening: NDArray[np.float64], speaking: NDArray[np.bool_], late_s: float, bootstrap: Bootstrap
 ) -> dict[str, Measure]:
-    """Shut lips against the truth's; in dubbing against those that the driving motion shuts."""
+    """Shut lips against the truth's; in dubbing against those that the driving motion shuts, as late as its speech."""
     reference = opening_of(trial.rows[0].landmarks)
     threshold = shut_threshold(reference, speaking)
     if trial.protocol == "dubbing":
@@ -142,7 +142,8 @@ def _closures(
         if driven is None:
             note = "what drove the lips is unknown"
             return {"closure_recall": Measure.missing(note), "closure_precision": Measure.missing(note)}
-        reference = np.where(_is_edited(trial), driven, np.nan)
+        driven = np.where(_is_edited(trial), driven, np.nan)
+        reference = np.interp(trial.times_s - late_s, trial.times_s, driven, left=np.nan, right=np.nan)
     shut = shut_frames(opening, threshold)
     wanted = shut_frames(reference, shut_threshold(reference, speaking))
     found = closure_scores(shut, wanted, trial.times_s, trial.block, bootstrap.rng())

@@ -21,7 +21,7 @@ from modules.video.reader import VideoReader
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.judge import BASELINE, Networks, judge, mean_over_frames
 from tasks.evaluation.metrics import METRICS, SCOPES
-from tasks.evaluation.motion_scores import Bootstrap
+from tasks.evaluation.motion_scores import Bootstrap, opening_of
 from tasks.evaluation.tables import coverage_of
 from tests.modules.metrics.seam_cases import blurred
 from tests.support.real_frames import read_frames
@@ -349,6 +349,16 @@ def test_lips_in_sync_have_no_lag_and_early_sound_makes_them_late(talking):
         assert lag.low - 1 <= lag.value <= lag.high + 1 and lag.high - lag.low < 60 and lag.note == ""
     assert in_sync["r_speech"].value > 0.95 and in_sync["r_loudness"].value > 0.7
     assert abs(early["r_speech"].value) < 0.6 and abs(later["r_speech"].value) < 0.6
+
+
+def test_speech_heard_later_moves_the_closures_it_asks_for(talking):
+    driving = opening_of(talking.rows[0].landmarks).astype(np.float32)
+    dubbed = replace(talking.rows[0], name="dubbed", is_result=True, driving_opening=driving)
+    rows = (talking.rows[0], dubbed, replace(talking.rows[0], name="late", speech_late_s=2.0))
+    found = by_name(judged(replace(talking, rows=rows)))
+    for key in ("closure_recall", "closure_precision"):
+        assert found["dubbed"].measures[key].value == 1
+        assert found["late"].measures[key].value < 0.7, key
 
 
 def test_lips_that_follow_nothing_have_no_lag(talking):
