@@ -1,113 +1,99 @@
-"""The steps of a job on an arbitrary video: open it, predict its new motion, edit its frames, say what was done."""
+"""The steps of a job on an arbitrary video: predict motion, find or train people, edit frames, say what was done."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-import re
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.runs.process_config import ProcessVideoConfig
-from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
-from inference.driving import (
-    PreparedSource,
-    end_rays_at,
-    load_source,
-    occlusion_in,
-    plan_speech,
-    speech_motion,
-    speech_track,
-)
+from data_gen.runs.process_video import file_sha256
+from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
-from inference.face_compositor import FaceCompositor
+from inference.frame_editor import FrameEditor, colour_memory, final_alpha
 from inference.identity import Identity, find_identity, train_identity, training_config
-from inference.jobs import ArbitraryJob, EditOptions, PersonOptions, SpeechOptions
+from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
-from inference.summary import AreaMeter, RunSummary
-from modules.commons.config import load_config
-from modules.commons.errors import ConfigError, NoFaceError, OutputError, VideoReadError
+from inference.prepared import PreparedSource, PreparedVideo, prepare_training
+from inference.summary import AreaMeter, FaceSummary, RunSummary
+from modules.commons.errors import ConfigError, OutputError, VideoReadError
 from modules.commons.progress import Progress
-from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
-from modules.face_model.model import FaceModel, Region
+from modules.commons.workspace import FACE_MODEL_FILE
+from modules.face_model.model import FaceModel
 from modules.structures.audio import AudioClip
 from modules.structures.frames import Frame, FramePatch
-from modules.structures.masks import OcclusionMask
 from modules.structures.motion import MotionSequence
-from modules.video.alpha import AlphaWriter
+from modules.structures.timeline import Timeline
+from modules.video.alpha import grey_alpha, grey_info
 from modules.video.colour import rgb_from_planes
+from modules.video.frame_order import TimelineReader
+from modules.video.passengers import Passengers
 from modules.video.pipeline import decoding, encoding
 from modules.video.reader import VideoReader
-from modules.video.writer import EncodeConfig, VideoWriter
+from modules.video.segments import SegmentedWriter
+from modules.video.sound import SoundPlan, Speech
+from modules.video.writer import EncodeConfig
 
 logger = logging.getLogger(__name__)
 
-MEMORY_S = 1.6
-"""How far back colour is still felt: four time constants of the compositor."""
-MEMORY_STEP_S = 0.03
-"""Of faster video, not every frame is needed for that."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Performance:
+    """One face that is to speak anew: who it is, what it says and how each output frame is edited."""
+
+    source: PreparedSource
+    identity: Identity
+    plan: EditPlan
+    sound: Path
+    speech: AudioClip
+    motion: MotionSequence
 
 
 @dataclass(slots=True)
 class EditRecord:
-    """What the edit pass saw."""
+    """What the edit pass saw: frames written, and of each face the edited area and frames with a hand."""
 
-    area: AreaMeter = field(default_factory=AreaMeter)
-    frames: int = 0
+    frames: int
+    areas: list[AreaMeter]
     with_hand: int = 0
 
+    def arrays(self) -> dict[str, NDArray]:
+        """The record as arrays, to go on from."""
+        meters = np.array([[area.frames, area.total_px, area.largest_px] for area in self.areas])
+        return {"record": np.array([self.frames, self.with_hand]), "areas": meters}
 
-def open_source(video: Path, progress: Progress) -> PreparedSource:
-    """Prepare the video (cached by content) and load its tables.
-
-    Raises:
-        GeneFaceError: the video cannot be used.
-    """
-    with VideoReader(video) as reader:
-        info = reader.info
-    sha256 = file_sha256(video)
-    workspace = VideoWorkspace(video_id_of(video, sha256))
-    try:
-        _prepare(video, workspace, "fit", progress)
-    except NoFaceError as error:
-        raise NoFaceError(f"{video}: {error}") from error
-    return load_source(video, sha256, workspace, info)
-
-
-def prepare_training(source: PreparedSource, progress: Progress) -> None:
-    """Choose and store the frames that this person is learnt from."""
-    _prepare(source.video, source.workspace, STAGES[-1].name, progress)
-
-
-def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
-    """Run the stages up to ``last_stage``; those that are up to date cost nothing."""
-    end = [stage.name for stage in STAGES].index(last_stage) + 1
-    run_stages(STAGES[:end], video, workspace, load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}), progress)
+    @classmethod
+    def of(cls, arrays: dict[str, NDArray]) -> EditRecord:
+        """The inverse of ``arrays``."""
+        frames, with_hand = (int(value) for value in arrays["record"])
+        areas = [AreaMeter(int(row[0]), float(row[1]), float(row[2])) for row in arrays["areas"]]
+        return cls(frames, areas, with_hand)
 
 
 def find_or_train_identity(job: PersonOptions, source: PreparedSource, progress: Progress) -> Identity:
-    """The checkpoint the job names, else the one made from this very video, else a new one."""
+    """The checkpoint the job names, else the one made from this very face of the video, else a new one."""
     if job.head_ckpt is not None:
         return Identity(job.head_ckpt, trained_now=False)
     workspace = source.workspace
-    chosen = (workspace.video_id, job.config, job.device, workspace.data_root)
-    found = find_identity(source.sha256, source.face_model.version, training_config(*chosen) if job.config else None)
+    chosen = (workspace.video_id, job.config, job.device, workspace.data_root, workspace.face)
+    wanted = training_config(*chosen) if job.config else None
+    found = find_identity(source.sha256, source.face_model.version, wanted, workspace.face)
     if found is not None:
         return Identity(found, trained_now=False)
     prepare_training(source, progress)
-    name = workspace.video_id if job.config is None else f"{workspace.video_id}-{job.config.stem}"
+    name = workspace.video_id + (f"-face{workspace.face}" if workspace.face else "")
+    name = name if job.config is None else f"{name}-{job.config.stem}"
     return Identity(train_identity(training_config(*chosen), name, progress), trained_now=True)
-
-
-def video_id_of(path: Path, sha256: str) -> str:
-    """A folder name that says which file it is: cleaned stem and the first digits of the content's hash."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_")[:40] or "video"
-    return f"{stem}-{sha256[:10]}"
 
 
 def predict_motion(job: SpeechOptions, speech: AudioClip) -> MotionSequence:
@@ -116,155 +102,195 @@ def predict_motion(job: SpeechOptions, speech: AudioClip) -> MotionSequence:
 
 
 def plan_video(source: PreparedSource, motion: MotionSequence) -> EditPlan:
-    """The new expression of every frame of the video."""
+    """The new expression of every frame of the video, shown once from start to end."""
     return plan_speech(source, motion, np.arange(len(source)), source.times_s)
 
 
-class FrameEditor:
-    """Repaints one frame at a time: render on the frame's grid, keep hands in front, put it back in the planes."""
-
-    def __init__(
-        self, options: EditOptions, source: PreparedSource, renderer: IdentityRenderer, plan: EditPlan
-    ) -> None:
-        self.source = source
-        self.plan = plan
-        self.renderer = renderer
-        end_rays_at(renderer, options.raymarching_end_threshold)
-        self.conditions = renderer.conditions(plan.expression, lle_percent=options.lle_percent)
-        self.compositor = FaceCompositor(blend_mode=options.blend_mode)
-        self.region: Region = options.region
-        self.last_row: int | None = None
-
-    def patch(self, row: int) -> FramePatch:
-        """The rendered region of frame ``row`` with its alpha, edit strength included."""
-        coeffs = self.source.coeffs
-        patch = self.renderer.render_patch(
-            coeffs.identity,
-            self.plan.expression[row],
-            coeffs.euler[row],
-            coeffs.translation[row],
-            coeffs.camera,
-            self.conditions[row],
-            source_expression=coeffs.expression[row],
-            region=self.region,
-        )
-        strength = float(self.plan.strength[row])
-        return patch if strength >= 1 else replace(patch, alpha=patch.alpha * np.float32(strength))
-
-    def occlusion(self, row: int) -> OcclusionMask | None:
-        """What stands in front of the face in frame ``row``, in frame space."""
-        return occlusion_in(self.source, row, np.eye(3), (self.source.info.width, self.source.info.height))
-
-    def remember_colour(self, frame: Frame) -> None:
-        """Let the colour of ``frame`` count for a later one, as if the frames between had been edited too."""
-        self.compositor.composite_patch(frame, self.patch(frame.index), self.occlusion(frame.index))
-        self.last_row = None
-
-    def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
-        """The frame with new lips, the patch that was put in and what was kept in front of it."""
-        row = frame.index
-        if self.last_row is not None and row != self.last_row + 1:
-            self.compositor.reset()
-        self.last_row = row
-        patch, occlusion = self.patch(row), self.occlusion(row)
-        return self.compositor.composite_patch(frame, patch, occlusion), patch, occlusion
-
-
-def colour_memory(times_s: NDArray[np.float64], edited: NDArray[np.bool_], row: int) -> list[int]:
-    """Rows before ``row`` whose matched colour still shows in it: a few of those edited without a break before it."""
-    breaks = np.flatnonzero(~edited[:row])
-    first = int(breaks[-1]) + 1 if len(breaks) else 0
-    chosen: list[int] = []
-    for near in range(row - 1, first - 1, -1):
-        if times_s[row] - times_s[near] > MEMORY_S:
-            break
-        if not chosen or times_s[chosen[-1]] - times_s[near] >= MEMORY_STEP_S:
-            chosen.append(near)
-    return chosen
-
-
-def preview_frame(job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan) -> Path:
-    """Write frame ``job.preview`` alone, composited, as a PNG.
+def preview_frame(
+    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]
+) -> Path:
+    """Write output frame ``job.preview`` alone, composited, as a PNG.
 
     Raises:
         ConfigError: there is no such frame.
     """
     wanted = job.preview or 0
-    if wanted >= len(source):
-        raise ConfigError(f"--preview {wanted}: {source.video} has {len(source)} frames, numbered from 0")
-    earlier = colour_memory(source.times_s, plan.edited, wanted) if plan.edited[wanted] else []
-    editor = FrameEditor(job, source, IdentityRenderer(identity.checkpoint, source.face_model, job.device), plan)
-    frame = None
-    with VideoReader(source.video) as reader:
-        for frame in reader.frames():
+    if wanted >= len(timeline):
+        raise ConfigError(f"--preview {wanted}: the result has {len(timeline)} frames, numbered from 0")
+    editors = _editors(job, timeline, performances)
+    shown_s = np.asarray(timeline.pts * float(timeline.time_base), np.float64)
+    earlier = [
+        colour_memory(shown_s, editor.plan.edited, wanted) if editor.plan.edited[wanted] else [] for editor in editors
+    ]
+    first = min([wanted, *(number for rows in earlier for number in rows)])
+    with VideoReader(video.video) as reader:
+        for frame in TimelineReader(reader, timeline, first).frames():
             if frame.index == wanted:
                 break
-            if frame.index in earlier:
-                editor.remember_colour(frame)
-    if frame is None or frame.index != wanted:
-        raise VideoReadError(f"{source.video} ends before frame {wanted}; copy it again")
-    if plan.edited[wanted]:
-        frame = editor.edit(frame)[0]
-    else:
-        logger.warning("frame %d passes through: %s", wanted, plan.reasons[wanted])
+            for editor, rows in zip(editors, earlier, strict=True):
+                if frame.index in rows:
+                    editor.remember_colour(frame)
+        else:
+            raise VideoReadError(f"{video.video} ends before frame {wanted}; copy it again")
+    for editor in editors:
+        if editor.plan.edited[wanted]:
+            frame = editor.edit(frame)[0]
+        else:
+            logger.warning("face %d passes through: %s", editor.source.face, editor.plan.reasons[wanted])
     _write_png(job.preview_path, rgb_from_planes(frame))
     return job.preview_path
 
 
 def edit_video(
-    job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan, speech: AudioClip,
+    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance],
     progress: Progress,
 ) -> EditRecord:  # fmt: skip
-    """Write the edited video (and the masks when asked for); both appear together or not at all."""
-    record = EditRecord()
-    editor = FrameEditor(job, source, IdentityRenderer(identity.checkpoint, source.face_model, job.device), plan)
-    count = _frames_to_write(job, source, speech)
-    if speech.duration_s > source.times_s[-1] + 0.5 and count == len(source):
-        logger.warning("the speech (%.1f s) is longer than the video; its end is cut off", speech.duration_s)
-    quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
+    """Write the edited video (and the masks when asked for) in segments, so that a killed run goes on where it was."""
     for output in filter(None, (job.out_name, job.save_masks)):
         output.parent.mkdir(parents=True, exist_ok=True)
-    sound = speech_track(job.drv_aud, source.video)
+    editors = _editors(job, timeline, performances)
     debug = DebugStrips(job.out_name) if job.debug else None
-    masks = None if job.save_masks is None else AlphaWriter(job.save_masks, source.info)
+    key = _edit_key(job, video, timeline, performances)
     with (
-        masks or nullcontext(),
-        VideoReader(source.video) as reader,
-        VideoWriter(job.out_name, source.info, quality=quality, audio=sound) as writer,
-        decoding(reader) as decoded,
-        encoding(writer) as encoded,
+        _result_writer(job, video, timeline, performances, key) as result,
+        _masks_writer(job, video, key) or nullcontext() as masks,
     ):
-        for frame in decoded:
-            if frame.index >= count:
-                break
-            result, bounds, alpha = frame, None, None
-            if plan.edited[frame.index]:
-                result, patch, occlusion = editor.edit(frame)
-                bounds, alpha = patch.bounds, final_alpha(patch, occlusion)
-                record.area.add(float(alpha.sum()))
-                record.with_hand += occlusion is not None
-                if debug:
-                    debug.add(frame, result, patch, alpha)
-            if masks:
-                masks.write(frame, bounds, alpha)
-            encoded.put(result)
-            record.frames += 1
-            progress("edit", record.frames, count)
+        behind = result if masks is None or result.finished_frames <= masks.finished_frames else masks
+        record = _resume(behind.state, editors)
+        with (
+            VideoReader(video.video) as reader,
+            decoding(TimelineReader(reader, timeline, behind.finished_frames)) as decoded,
+            encoding(_Outputs(result, masks)) as encoded,
+        ):
+            for frame in decoded if behind.finished_frames < len(timeline) else ():
+                edited, alpha = _edit_frame(frame, editors, record, debug)
+                state = _state(record, editors) if result.ends_segment(frame.index) else None
+                encoded.put(_Finished(edited, grey_alpha(frame, alpha) if masks else None, state))
+                progress("edit", record.frames, len(timeline))
     return record
 
 
-def final_alpha(patch: FramePatch, occlusion: OcclusionMask | None) -> NDArray[np.float32]:
-    """The patch's alpha with what is in front of the face taken out."""
-    if occlusion is None:
-        return patch.alpha
-    x0, y0, x1, y1 = patch.bounds
-    return patch.alpha * (1 - occlusion.values[y0:y1, x0:x1])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Finished:
+    """A frame to be written, with its alpha as a picture, and what a killed run needs to go on after it."""
+
+    frame: Frame
+    mask: Frame | None
+    state: bytes | None
 
 
-def _frames_to_write(job: ArbitraryJob, source: PreparedSource, speech: AudioClip) -> int:
-    if job.length == "source":
-        return len(source)
-    return max(1, int(np.searchsorted(source.times_s, speech.duration_s, side="left")))
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """Hands finished frames to the writers; one that has a frame already, from before a kill, is passed over."""
+
+    result: SegmentedWriter
+    masks: SegmentedWriter | None
+
+    def write(self, done: _Finished) -> None:
+        """Write one frame."""
+        if done.frame.index >= self.result.finished_frames:
+            self.result.write(done.frame, done.state)
+        if self.masks is not None and done.mask is not None and done.frame.index >= self.masks.finished_frames:
+            self.masks.write(done.mask, done.state)
+
+
+def _editors(job: ArbitraryJob, timeline: Timeline, performances: Sequence[Performance]) -> list[FrameEditor]:
+    return [
+        FrameEditor(
+            job, part.source, IdentityRenderer(part.identity.checkpoint, part.source.face_model, job.device), part.plan,
+            timeline.rows,
+        )
+        for part in performances
+    ]  # fmt: skip
+
+
+def _edit_frame(
+    frame: Frame, editors: Sequence[FrameEditor], record: EditRecord, debug: DebugStrips | None
+) -> tuple[Frame, list[tuple[tuple[int, int, int, int], NDArray[np.float32]]]]:
+    """The frame with all its new lips, and the alpha of each edit with its bounds."""
+    edited, alphas = frame, []
+    covered = False
+    for editor, area in zip(editors, record.areas, strict=True):
+        if not editor.plan.edited[frame.index]:
+            continue
+        edited, patch, occlusion = editor.edit(edited)
+        alpha = final_alpha(patch, occlusion)
+        area.add(float(alpha.sum()))
+        covered |= occlusion is not None
+        alphas.append((patch.bounds, alpha))
+        if debug:
+            debug.add(frame, edited, patch, alpha)
+    record.with_hand += covered
+    record.frames += 1
+    return edited, alphas
+
+
+def _result_writer(
+    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance], key: str
+) -> SegmentedWriter:
+    quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
+    sound = _sound_plan(video, timeline, performances)
+    passengers = Passengers(video.video, audio=job.keep_audio)
+    folder = video.workspace.segments(job.out_name)
+    return SegmentedWriter(
+        folder, job.out_name, video.info, key=key, quality=quality, audio=sound, passengers=passengers
+    )
+
+
+def _masks_writer(job: ArbitraryJob, video: PreparedVideo, key: str) -> SegmentedWriter | None:
+    if job.save_masks is None:
+        return None
+    folder, quality = video.workspace.segments(job.save_masks), EncodeConfig(lossless=True)
+    return SegmentedWriter(folder, job.save_masks, grey_info(video.info), key=key, quality=quality)
+
+
+def _sound_plan(video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]) -> SoundPlan:
+    """The new speech where it was asked for, and the video's own sound around that part."""
+    sounds = dict.fromkeys(part.sound for part in performances)
+    speeches = tuple(Speech(path, timeline.speech_start_s + speech_start_s(path)) for path in sounds)
+    whole = timeline.in_part.all()
+    span: tuple[Fraction | None, Fraction | None] = (None, None) if whole else timeline.part_s
+    own = video.video if video.info.has_audio and not whole else None
+    return SoundPlan(speeches, span_s=span, source=own)
+
+
+def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]) -> str:
+    """A hash of all that the edited frames depend on."""
+    digest = hashlib.sha256(video.sha256.encode())
+    options = (job.region, job.blend_mode, job.lle_percent, job.raymarching_end_threshold, str(job.device))
+    digest.update(json.dumps(options).encode())
+    for array in (timeline.rows, timeline.pts):
+        digest.update(array.tobytes())
+    for part in performances:
+        digest.update(json.dumps([part.source.face, asdict(part.source.workspace)], default=str).encode())
+        for array in (part.plan.expression, part.plan.strength, part.source.coeffs.euler):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        for path in sorted(path for path in part.identity.checkpoint.glob("*") if path.is_file()):
+            digest.update(file_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _state(record: EditRecord, editors: Sequence[FrameEditor]) -> bytes:
+    """What the next frame depends on, packed."""
+    arrays = record.arrays()
+    for number, editor in enumerate(editors):
+        arrays |= {f"{number}/{name}": array for name, array in editor.state().items()}
+    packed = BytesIO()
+    np.savez(packed, allow_pickle=False, **arrays)
+    return packed.getvalue()
+
+
+def _resume(state: bytes | None, editors: Sequence[FrameEditor]) -> EditRecord:
+    """Let the editors go on from a ``_state``; a fresh record when there is none."""
+    if state is None:
+        return EditRecord(0, [AreaMeter() for _ in editors])
+    with np.load(BytesIO(state), allow_pickle=False) as data:
+        arrays = {name: data[name] for name in data.files}
+    for number, editor in enumerate(editors):
+        start = f"{number}/"
+        mine = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+        editor.resume(mine)
+    return EditRecord.of(arrays)
 
 
 class DebugStrips:
@@ -297,27 +323,36 @@ def _write_png(path: Path, rgb: NDArray) -> None:
 
 
 def summarise(
-    job: ArbitraryJob, source: PreparedSource, identity: Identity, plan: EditPlan, record: EditRecord,
+    job: ArbitraryJob, video: PreparedVideo, performances: Sequence[Performance], record: EditRecord,
     seconds: dict[str, float], warnings: list[str],
 ) -> RunSummary:  # fmt: skip
     """The record of a finished job."""
-    passed = {reason: n for reason, n in plan.counts().items() if reason != "edited"}
-    residual = source.coeffs.residual[source.coeffs.valid]
+    edited = np.any([part.plan.edited for part in performances], axis=0)
     return RunSummary(
         src_video=str(job.src_video),
-        drv_aud=str(job.drv_aud),
         output=str(job.out_name),
-        identity=str(identity.checkpoint),
-        identity_trained_now=identity.trained_now,
-        frame_size=(source.info.width, source.info.height),
+        frame_size=(video.info.width, video.info.height),
         frames=record.frames,
-        frames_edited=record.area.frames,
-        frames_passed_through=passed,
+        frames_edited=int(edited.sum()),
         frames_with_hand=record.with_hand,
-        face_height_px=round(source.face_height_px, 1),
-        edited_area_mean_px=round(record.area.mean_px, 1),
-        edited_area_share=round(record.area.mean_px / (source.info.width * source.info.height), 5),
-        landmark_error_percent=round(100 * float(np.nanmean(residual)), 2) if len(residual) else float("nan"),
+        faces=[_face_summary(part, area, video) for part, area in zip(performances, record.areas, strict=True)],
         seconds_per_stage={name: round(value, 2) for name, value in seconds.items()},
         warnings=list(warnings),
+    )
+
+
+def _face_summary(part: Performance, area: AreaMeter, video: PreparedVideo) -> FaceSummary:
+    residual = part.source.coeffs.residual[part.source.coeffs.valid]
+    return FaceSummary(
+        face=part.source.face,
+        drv_aud=str(part.sound),
+        identity=str(part.identity.checkpoint),
+        identity_trained_now=part.identity.trained_now,
+        frames_edited=area.frames,
+        frames_passed_through={reason: n for reason, n in part.plan.counts().items() if reason != "edited"},
+        face_height_px=round(part.source.face_height_px, 1),
+        edited_area_mean_px=round(area.mean_px, 1),
+        edited_area_share=round(area.mean_px / (video.info.width * video.info.height), 5),
+        landmark_error_percent=round(100 * float(np.nanmean(residual)), 2) if len(residual) else float("nan"),
+        spans=part.plan.spans.to_json(),
     )

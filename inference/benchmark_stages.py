@@ -17,16 +17,18 @@ from data_gen.runs.process_video import DEFAULT_CONFIG
 from data_gen.runs.stages import occlusion_table
 from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from data_gen.utils.process_video.face_detector import FaceDetector, track_and_landmark
+from data_gen.utils.process_video.face_detector import FaceDetector
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm
+from data_gen.utils.process_video.landmark_track import track_and_landmark
 from data_gen.utils.process_video.occlusion_detector import OcclusionDetector
-from inference.arbitrary_video import open_source, plan_video
+from inference.arbitrary_video import plan_video
 from inference.audio_to_motion import AudioToMotion
-from inference.driving import PreparedSource, end_rays_at, occlusion_in, speech_track
+from inference.driving import end_rays_at, occlusion_in, speech_track
 from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
 from inference.jobs import END_THRESHOLD
 from inference.motion_to_frames import IdentityRenderer
+from inference.prepared import PreparedSource, open_source
 from modules.commons.config import load_config
 from modules.commons.errors import VideoReadError
 from modules.commons.progress import Progress
@@ -200,8 +202,8 @@ def _track(scene: Scene, settings: ProcessVideoConfig) -> Stage:
     def load() -> Run:
         landmarker = build_landmarker(settings.detect.extractor)
         detector = FaceDetector(settings.detect.backend)
-        least_px = settings.detect.min_face_px
-        return lambda: track_and_landmark(scene.frames, landmarker, detector, min_face_px=least_px)
+        believe = settings.detect.believe
+        return lambda: track_and_landmark(scene.frames, landmarker, detector, believe=believe)
 
     covers = "478 landmarks on each frame, the detector's checks, smoothing; finds the face once"
     return Stage("track", CPU, len(scene.frames), covers, load)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,20 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_gen.runs.stages import load_frame_times
-from data_gen.utils.process_video.crop_utils import load_crop_metadata
 from inference.audio_to_motion import AudioToMotion, sample_motion
 from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
 from inference.jobs import SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
+from inference.prepared import PreparedSource
+from inference.usable_faces import CLEAN_COVER, MAX_RESIDUAL
 from modules.audio2motion.motion_space import rest_expression
-from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE, VideoWorkspace
-from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
+from modules.commons.workspace import AUDIO2MOTION_DIR, WHISPER_FILE
+from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS
 from modules.structures.audio import AudioClip
-from modules.structures.crops import CropMetadata, warp_affine
-from modules.structures.face_coeffs import FaceModelCoeffs
-from modules.structures.frames import VideoInfo
-from modules.structures.landmarks import FACE_OVAL, Landmarks2D, lip_opening
+from modules.structures.crops import warp_affine
+from modules.structures.landmarks import lip_opening
 from modules.structures.masks import OcclusionMask, OcclusionTable
 from modules.structures.motion import MotionSequence
 from modules.video.reader import VideoReader
@@ -35,55 +33,6 @@ MOUTH_ROWS = np.array([ARKIT_NAMES.index(name) for name in MOUTH_UNITS])
 SMILE_ROWS = np.array(
     [ARKIT_NAMES.index(f"mouth{kind}{side}") for kind in ("Smile", "Frown") for side in ("Left", "Right")]
 )
-CLEAN_COVER = 0.05
-"""A lower face covered by more than this share tells nothing about its lips."""
-MAX_HAND_COVER = 0.9
-"""Frames whose lower face is covered by more than this share pass through."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PreparedSource:
-    """A video and all that was measured in it; one row of each table per frame."""
-
-    video: Path
-    sha256: str
-    workspace: VideoWorkspace
-    info: VideoInfo
-    times_s: NDArray[np.float64]
-    landmarks: Landmarks2D
-    coeffs: FaceModelCoeffs
-    crops: CropMetadata
-    occlusion: OcclusionTable
-    face_model: FaceModel
-
-    def __len__(self) -> int:
-        return len(self.times_s)
-
-    @property
-    def face_height_px(self) -> float:
-        """Median height of the face outline."""
-        oval = self.landmarks.points[self.landmarks.valid][:, list(FACE_OVAL), 1]
-        return float(np.median(oval.max(axis=1) - oval.min(axis=1))) if len(oval) else 0.0
-
-
-def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: VideoInfo) -> PreparedSource:
-    """The tables that preparing ``video`` left in ``workspace``.
-
-    Raises:
-        ConfigError, ValueError, OSError: a table is missing or is something else.
-    """
-    return PreparedSource(
-        video=video,
-        sha256=sha256,
-        workspace=workspace,
-        info=info,
-        times_s=load_frame_times(workspace.times),
-        landmarks=Landmarks2D.load(workspace.landmarks),
-        coeffs=FaceModelCoeffs.load(workspace.coeffs),
-        crops=load_crop_metadata(workspace.crop_metadata),
-        occlusion=OcclusionTable.load(workspace.hands),
-        face_model=FaceModel.load(FACE_MODEL_FILE),
-    )
 
 
 def speech_motion(options: SpeechOptions, speech: AudioClip, face_model_version: str) -> MotionSequence:
@@ -98,7 +47,15 @@ def speech_motion(options: SpeechOptions, speech: AudioClip, face_model_version:
 
 
 def plan_speech(
-    source: PreparedSource, motion: MotionSequence, rows: NDArray[np.int64], times_s: NDArray[np.float64]
+    source: PreparedSource,
+    motion: MotionSequence,
+    rows: NDArray[np.int64],
+    times_s: NDArray[np.float64],
+    *,
+    config: EditConfig | None = None,
+    shot_starts: NDArray[np.int64] | None = None,
+    in_part: NDArray[np.bool_] | None = None,
+    other_speaks: NDArray[np.bool_] | None = None,
 ) -> EditPlan:
     """The new expression of every frame of a performance.
 
@@ -107,32 +64,44 @@ def plan_speech(
         motion: what the speech does to the mouth.
         rows: ``[N]`` clip row that each output frame shows.
         times_s: ``[N]`` rising, seconds of the speech at which it shows it.
+        config: see ``EditConfig``; None = its defaults.
+        shot_starts: ascending output frames that begin a shot; None = one shot.
+        in_part: bool ``[N]`` output frames that may be edited; None = all.
+        other_speaks: bool ``[N]`` output frames that are another face's turn; None = none.
     """
-    tracked = source_motion(source, rows, times_s)
+    config = config or EditConfig()
+    tracked = source_motion(source, rows, times_s, config.max_residual)
     sampled = sample_motion(motion, times_s)
-    return plan_edits(tracked, motion, sampled, mouth_units=MOUTH_ROWS, smile_units=SMILE_ROWS, config=EditConfig())
+    return plan_edits(
+        tracked, motion, sampled, mouth_units=MOUTH_ROWS, smile_units=SMILE_ROWS, config=config,
+        shot_starts=shot_starts, in_part=in_part, other_speaks=other_speaks,
+    )  # fmt: skip
 
 
-def source_motion(source: PreparedSource, rows: NDArray[np.int64], times_s: NDArray[np.float64]) -> SourceMotion:
+def source_motion(
+    source: PreparedSource,
+    rows: NDArray[np.int64],
+    times_s: NDArray[np.float64],
+    max_residual: float = MAX_RESIDUAL,
+) -> SourceMotion:
     """What was tracked in clip rows ``[N]``, shown at ``times_s`` ``[N]``; the mouth at rest is the whole clip's."""
     cover = source.occlusion.coverage
     opening = np.where(source.landmarks.valid, lip_opening(source.landmarks.points), np.nan).astype(np.float32)
     clean = source.coeffs.valid & (cover < CLEAN_COVER)
     seen = clean if clean.any() else source.coeffs.valid
-    usable = source.coeffs.valid & (cover <= MAX_HAND_COVER)
-    residual = np.where(cover > CLEAN_COVER, 0.0, source.coeffs.residual).astype(np.float32)
+    reasons = source.evidence.reasons(max_residual)
     return SourceMotion(
         times_s=times_s,
         expression=source.coeffs.expression[rows],
         opening=opening[rows],
-        usable=usable[rows],
-        residual=residual[rows],
+        reasons=tuple(reasons[row] for row in rows),
+        bridgeable=source.evidence.bridgeable(max_residual)[rows],
         rest=rest_expression(source.coeffs.expression[seen], opening[seen]),
     )
 
 
-def speech_track(speech: Path, video: Path | None = None) -> AudioTrack:
-    """The new speech as the sound of an output whose picture begins as that of ``video`` (at 0 when None).
+def speech_start_s(speech: Path) -> Fraction:
+    """How long after its file's start speech begins, 0 or more.
 
     Motion is predicted on the clock of the speech file, in which sound may begin late (a video's often does); it must
     begin as late after the output's first frame.
@@ -140,7 +109,12 @@ def speech_track(speech: Path, video: Path | None = None) -> AudioTrack:
     with av.open(str(speech)) as container:
         stream = container.streams.audio[0]
         begins_s = Fraction(stream.start_time or 0) * (stream.time_base or 1)
-        late_s = begins_s - Fraction(container.start_time or 0, av.time_base)
+        return max(begins_s - Fraction(container.start_time or 0, av.time_base), Fraction(0))
+
+
+def speech_track(speech: Path, video: Path | None = None) -> AudioTrack:
+    """The speech as the sound of an output whose picture begins as that of ``video`` (at 0 when None)."""
+    late_s = speech_start_s(speech)
     if late_s <= 0:
         return AudioTrack(speech)
     picture_s = Fraction(0)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from modules.structures.evaluation import EDITED
+from inference.usable_faces import MAX_RESIDUAL
 from modules.structures.motion import MotionSequence
+from modules.structures.spans import FACE_REASONS, Reason, SpanTable, runs_of
 
-AFTER_SPEECH = "after the end of the speech"
-NO_FACE = "no usable face"
-POOR_FIT = "the face model does not fit"
-COVERED = "mouth covered"
+EDITED = Reason.EDITED
+AFTER_SPEECH = Reason.AFTER_SPEECH
+NO_FACE = Reason.NO_FACE
+POOR_FIT = Reason.POOR_FIT
+COVERED = Reason.COVERED
+
+MAX_HOLE = 2
+"""So many frames without a usable face may be bridged; more would be invention."""
+_ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class EditConfig:
     """How predicted motion is put on the source's own performance.
 
     Attributes:
-        fade_s: time over which an edit fades in and out at its borders.
+        fade_s: time over which an edit fades in and out at its borders; cuts are no borders.
         silence_s: pauses at least this long fade back to the source when its own mouth rests too.
         resting_opening: the source's lips count as resting below this opening (inter-ocular units).
         max_residual: frames whose landmark error exceeds this fraction of the inter-ocular distance pass through.
@@ -34,45 +39,69 @@ class EditConfig:
     fade_s: float = 0.16
     silence_s: float = 1.0
     resting_opening: float = 0.02
-    max_residual: float = 0.08
+    max_residual: float = MAX_RESIDUAL
     keep_smile: float = 0.5
     smile_sigma_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fade_s < float("inf"):
+            raise ValueError(f"a fade takes 0 s or more, got {self.fade_s}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceMotion:
-    """What was tracked in the source: one row per frame.
+    """What was tracked in the frames that are shown: one row per output frame.
 
     Attributes:
-        times_s: ``[T]`` frame times from the first frame on.
+        times_s: ``[T]`` rising, seconds of the speech at which each frame is shown; below 0 before it begins.
         expression: ``[T, E]`` fitted units; ``opening``: ``[T]`` tracked lip opening (NaN where unknown).
-        usable: ``[T]`` bool, a face was tracked; ``residual``: ``[T]`` landmark error of the fit.
+        reasons: ``T`` times ``Reason.EDITED`` where the face is usable, or why it is not.
+        bridgeable: bool ``[T]``: see ``FaceEvidence.bridgeable``.
         rest: ``[E]`` this person's expression with the lips at rest.
     """
 
     times_s: NDArray[np.float64]
     expression: NDArray[np.float32]
     opening: NDArray[np.float32]
-    usable: NDArray[np.bool_]
-    residual: NDArray[np.float32]
+    reasons: tuple[Reason, ...]
+    bridgeable: NDArray[np.bool_]
     rest: NDArray[np.float32]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """bool ``[T]``: the face can be repainted."""
+        return np.array([reason is Reason.EDITED for reason in self.reasons], bool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EditPlan:
-    """The new expression ``[T, E]``, the strength ``[T]`` 0..1 of the edit and why each frame is (not) edited."""
+    """The new expression ``[T, E]`` of each frame, how strongly it is put in, and why not."""
 
     expression: NDArray[np.float32]
-    strength: NDArray[np.float32]
-    reasons: tuple[str, ...]
+    spans: SpanTable
+
+    def __post_init__(self) -> None:
+        if len(self.expression) != len(self.spans):
+            raise ValueError(f"{len(self.expression)} expressions do not belong to {len(self.spans)} frames")
+
+    @property
+    def strength(self) -> NDArray[np.float32]:
+        """float32 ``[T]`` in 0..1."""
+        return self.spans.strength
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Per frame ``Reason.EDITED``, fades included, or why not."""
+        return self.spans.reasons
 
     @property
     def edited(self) -> NDArray[np.bool_]:
-        return self.strength > 0
+        """bool ``[T]``: edited at all, fades included."""
+        return self.spans.edited
 
     def counts(self) -> dict[str, int]:
         """Frames per reason."""
-        return dict(Counter(self.reasons))
+        return self.spans.counts()
 
 
 def plan_edits(
@@ -83,26 +112,24 @@ def plan_edits(
     mouth_units: NDArray[np.int64],
     smile_units: NDArray[np.int64],
     config: EditConfig,
+    shot_starts: NDArray[np.int64] | None = None,
+    in_part: NDArray[np.bool_] | None = None,
+    other_speaks: NDArray[np.bool_] | None = None,
 ) -> EditPlan:
     """Put predicted mouth motion on the source's performance.
 
     Args:
-        source: tracked tables of the source.
+        source: tracked tables of the frames that are shown.
         motion: predicted motion (for its duration and pauses).
         sampled: ``[T, E]`` predicted deviation from rest at the source's frame times.
         mouth_units: indices of the units driven by speech.
         smile_units: those of them that also carry mood.
         config: see ``EditConfig``.
+        shot_starts: ascending rows that begin a shot; None = one shot.
+        in_part: bool ``[T]`` frames that may be edited; None = all.
+        other_speaks: bool ``[T]`` frames that are another face's turn; None = none.
     """
-    speech_end_s = motion.duration_s
-    reasons = np.full(len(source.times_s), EDITED, dtype=object)
-    reasons[source.usable & ~(source.residual <= config.max_residual)] = POOR_FIT
-    reasons[~source.usable] = NO_FACE
-    reasons[source.times_s >= speech_end_s] = AFTER_SPEECH
-    wanted = reasons == EDITED
-    wanted &= ~_resting_pauses(source, motion, config)
-    strength = fade_edges(wanted, source.times_s, config.fade_s)
-
+    spans = _plan_spans(source, motion, config, shot_starts, in_part, other_speaks)
     mouth = source.rest[mouth_units] + sampled[:, mouth_units]
     expression = source.expression.copy()
     expression[:, mouth_units] = mouth
@@ -111,43 +138,124 @@ def plan_edits(
         lift = config.keep_smile * np.maximum(slow - source.rest[smile_units], 0)
         expression[:, smile_units] += lift
     expression[:, mouth_units] = np.clip(expression[:, mouth_units], 0.0, 1.0)
-    reasons[(strength <= 0) & (reasons == EDITED)] = "long pause, the source's mouth rests"
-    return EditPlan(expression.astype(np.float32), strength, tuple(str(r) for r in reasons))
+    return EditPlan(expression.astype(np.float32), spans)
 
 
-def fade_edges(wanted: NDArray[np.bool_], times_s: NDArray[np.float64], fade_s: float) -> NDArray[np.float32]:
+def _plan_spans(
+    source: SourceMotion,
+    motion: MotionSequence,
+    config: EditConfig,
+    shot_starts: NDArray[np.int64] | None,
+    in_part: NDArray[np.bool_] | None,
+    other_speaks: NDArray[np.bool_] | None,
+) -> SpanTable:
+    """Who is edited: usable faces while there is speech, without holes and flashes, faded at their borders."""
+    times = source.times_s
+    shots = shot_ranges(shot_starts, len(times))
+    reasons = np.array(source.reasons, dtype=object)
+    for first, stop in shots:
+        _bridge_holes(reasons[first:stop], source.bridgeable[first:stop])
+    is_face = reasons == EDITED
+    reasons[is_face & _resting_pauses(source, motion, config)] = Reason.PAUSE
+    reasons[times < 0] = Reason.BEFORE_SPEECH
+    reasons[times >= motion.duration_s] = AFTER_SPEECH
+    if other_speaks is not None:
+        reasons[other_speaks] = Reason.OTHER_SPEAKS
+    if in_part is not None:
+        reasons[~in_part] = Reason.OUTSIDE_PART
+    for first, stop in shots:
+        _drop_flashes(reasons[first:stop], times[first:stop], config.fade_s)
+    strength = fade_edges(reasons == EDITED, times, config.fade_s, shot_starts)
+    return SpanTable(strength, tuple(Reason(reason) for reason in reasons))
+
+
+def shot_ranges(shot_starts: NDArray[np.int64] | None, count: int) -> list[tuple[int, int]]:
+    """Half-open row ranges of the shots among ``count`` rows; None = one shot."""
+    starts = [] if shot_starts is None else [int(start) for start in shot_starts if 0 < start < count]
+    return list(zip([0, *starts], [*starts, count], strict=True)) if count else []
+
+
+def _bridge_holes(reasons: NDArray[np.object_], bridgeable: NDArray[np.bool_]) -> None:
+    """Let an edit run on over one or two bad frames: fading out and in around them would pump. In place, one shot."""
+    for first, stop in runs_of(reasons != EDITED):
+        is_hole = first > 0 and stop < len(reasons) and stop - first <= MAX_HOLE
+        if is_hole and bridgeable[first:stop].all():
+            reasons[first:stop] = EDITED
+
+
+def _drop_flashes(reasons: NDArray[np.object_], times_s: NDArray[np.float64], fade_s: float) -> None:
+    """Leave out runs too short to fade in and out where the face is lost beside them. In place, one shot.
+
+    Borders that lie in the speech do not count: a word between two pauses is short and wanted.
+    """
+    for first, stop in runs_of(reasons == EDITED):
+        beside = [reasons[row] for row in (first - 1, stop) if 0 <= row < len(reasons)]
+        fades = sum(reason in FACE_REASONS for reason in beside)
+        if fades and _length_s(times_s, first, stop) < fades * fade_s - _ROUNDING_S:
+            reasons[first:stop] = Reason.SHORT
+
+
+def _length_s(times_s: NDArray[np.float64], first: int, stop: int) -> float:
+    """How long rows ``first`` up to ``stop`` are shown; of the last row of all, as long as the one before it."""
+    if stop < len(times_s):
+        return float(times_s[stop] - times_s[first])
+    last = times_s[-1] - times_s[-2] if len(times_s) > 1 else 0.0
+    return float(times_s[-1] - times_s[first] + last)
+
+
+def fade_edges(
+    wanted: NDArray[np.bool_],
+    times_s: NDArray[np.float64],
+    fade_s: float,
+    shot_starts: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
     """Strength 0..1 that is 0 outside ``wanted`` and rises smoothly over ``fade_s`` inside its inner borders.
 
-    The first and last frames of the clip are no borders: an edit may begin and end there at full strength.
+    The ends of the clip and cuts are no borders: an edit may begin and end there at full strength.
+
+    Args:
+        wanted: bool ``[T]``.
+        times_s: ``[T]``, rising.
+        fade_s: 0 = no fades.
+        shot_starts: ascending rows that begin a shot; None = one shot.
     """
-    if not wanted.any():
-        return np.zeros(len(wanted), np.float32)
+    strength = wanted.astype(np.float32)
+    if fade_s <= _ROUNDING_S:
+        return strength
+    for first, stop in shot_ranges(shot_starts, len(wanted)):
+        strength[first:stop] = _fade_in_shot(wanted[first:stop], times_s[first:stop], fade_s)
+    return strength
+
+
+def _fade_in_shot(wanted: NDArray[np.bool_], times_s: NDArray[np.float64], fade_s: float) -> NDArray[np.float32]:
     outside = times_s[~wanted]
-    if not len(outside) or fade_s <= 0:
+    if not len(outside):
         return wanted.astype(np.float32)
     position = np.searchsorted(outside, times_s)
     before = outside[np.clip(position - 1, 0, len(outside) - 1)]
     after = outside[np.clip(position, 0, len(outside) - 1)]
     distance = np.minimum(np.abs(times_s - before), np.abs(times_s - after))
     ramp = np.clip(distance / fade_s, 0.0, 1.0)
-    return np.where(wanted, ramp * ramp * (3 - 2 * ramp), 0.0).astype(np.float32)
+    # a wanted frame never rounds to 0, which would mean that it is left alone
+    return np.where(wanted, np.maximum(ramp * ramp * (3 - 2 * ramp), 1e-6), 0.0).astype(np.float32)
 
 
 def _resting_pauses(source: SourceMotion, motion: MotionSequence, config: EditConfig) -> NDArray[np.bool_]:
-    """Frames inside pauses of the speech, at least ``silence_s`` long, in which the source's own mouth rests."""
-    row = np.clip((source.times_s * motion.rate_hz).astype(int), 0, max(len(motion) - 1, 0))
+    """Frames inside pauses of the speech, at least ``silence_s`` long, in which the source's own mouth rests.
+
+    The first and last ``fade_s`` of such a pause are left out: the fade belongs into the pause, not into the words.
+    """
+    times = source.times_s
+    row = np.clip((times * motion.rate_hz).astype(int), 0, max(len(motion) - 1, 0))
     silent = motion.is_speech[row] < 0.5 if len(motion) else np.ones(len(row), bool)
     resting = np.nan_to_num(source.opening, nan=1.0) < config.resting_opening
     quiet = np.zeros(len(silent), bool)
-    start = None
-    for i, flag in enumerate([*silent, False]):
-        if flag and start is None:
-            start = i
-        elif not flag and start is not None:
-            span = slice(start, i)
-            if source.times_s[i - 1] - source.times_s[start] >= config.silence_s and resting[span].all():
-                quiet[span] = True
-            start = None
+    for first, stop in runs_of(silent):
+        if times[stop - 1] - times[first] < config.silence_s or not resting[first:stop].all():
+            continue
+        begin_s = times[first] + config.fade_s if first else -np.inf
+        end_s = times[stop - 1] - config.fade_s if stop < len(times) else np.inf
+        quiet[first:stop] = (times[first:stop] >= begin_s) & (times[first:stop] <= end_s)
     return quiet
 
 

@@ -80,6 +80,20 @@ class FaceCompositor:
         """Forget the colour of earlier frames; call it at cuts."""
         self._memory = None
 
+    def state(self) -> dict[str, NDArray]:
+        """The colour of earlier frames as arrays; empty when there is none."""
+        memory = self._memory
+        if memory is None:
+            return {}
+        return {"field": memory.field, "time_s": np.array(memory.time_s), "bounds": np.array(memory.bounds)}
+
+    def resume(self, state: dict[str, NDArray]) -> None:
+        """Remember what another compositor's ``state`` says."""
+        self._memory = None
+        if state:
+            x0, y0, x1, y1 = (int(value) for value in state["bounds"])
+            self._memory = _Memory(state["field"], float(state["time_s"]), (x0, y0, x1, y1))
+
     def composite(
         self, original_frame: Frame, generated_face: NDArray, crop_region: CropRegion, face_mask: NDArray
     ) -> Frame:

@@ -24,9 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from inference.arbitrary_video import DebugStrips, final_alpha
+from inference.arbitrary_video import DebugStrips
 from inference.driving import (
-    PreparedSource,
     end_rays_at,
     occlusion_in,
     plan_speech,
@@ -35,6 +34,7 @@ from inference.driving import (
 )
 from inference.edit_plan import EditPlan
 from inference.face_compositor import FaceCompositor
+from inference.frame_editor import final_alpha
 from inference.jobs import ClassicJob, CommandParser, add_shared_arguments
 from inference.motion_to_frames import IdentityRenderer
 from inference.person_clip import (
@@ -48,6 +48,7 @@ from inference.person_clip import (
     portrait_info,
     pose_rows,
 )
+from inference.prepared import PreparedSource
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent
@@ -169,6 +170,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ClassicJob:
     """The command line as a job."""
     parser = CommandParser(description="A trained person says the given speech.", allow_abbrev=False)
     parser.add_argument("--out_name", type=Path, required=True, help="the result (.mp4, .mov or .mkv)")
+    parser.add_argument("--drv_aud", type=Path, required=True, help="new speech: any sound or video file")
     add_shared_arguments(parser)
     parser.add_argument(
         "--drv_pose",

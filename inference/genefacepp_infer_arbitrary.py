@@ -18,20 +18,15 @@ from typing import Any
 if __name__ == "__main__":  # `python inference/x.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from inference.arbitrary_video import (
-    edit_video,
-    find_or_train_identity,
-    open_source,
-    plan_video,
-    predict_motion,
-    preview_frame,
-    summarise,
-)
+from inference.arbitrary_video import edit_video, preview_frame, summarise
+from inference.casting import FaceList, cast_faces, draw_face_list, listen, plan_job_timeline, rehearse
 from inference.evaluation.results import masks_of_report, report_result
+from inference.face_choice import add_face_arguments, parse_face
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
+from inference.prepared import open_video
 from inference.summary import collected_warnings
+from inference.timeline import add_time_arguments
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
@@ -74,25 +69,25 @@ class GeneFace2InferArbitrary:
         timer = StageTimer()
         with timer.stage("listen"):
             check_inputs(job)
-            speech = load_audio_16k(job.drv_aud)
-        with timer.stage("motion"):
-            motion = predict_motion(job, speech)
+            heard = listen(job)
         with timer.stage("prepare"):
-            source = open_source(job.src_video, self.progress)
+            video = open_video(job.src_video, self.progress)
+            casts = cast_faces(job, video, self.progress)
+        timeline = plan_job_timeline(job, video, casts, heard)
         with timer.stage("identity"):
-            identity = find_or_train_identity(job, source, self.progress)
-        plan = plan_video(source, motion)
+            performances = rehearse(job, video, casts, heard, timeline, self.progress)
         if job.preview is not None:
             with timer.stage("preview"):
-                return preview_frame(job, source, identity, plan)
+                return preview_frame(job, video, timeline, performances)
         masks = job.save_masks or (job.report and masks_of_report(job.report))
         with timer.stage("edit"):
-            record = edit_video(replace(job, save_masks=masks), source, identity, plan, speech, self.progress)
-        summary = summarise(job, source, identity, plan, record, timer.seconds, warnings)
+            record = edit_video(replace(job, save_masks=masks), video, timeline, performances, self.progress)
+        summary = summarise(job, video, performances, record, timer.seconds, warnings)
         summary.write(job.summary_path)
         if job.report is not None:
             with timer.stage("report"):
-                report_result(job, source, plan, (speech, motion), self.progress, masks)
+                part = performances[0]
+                report_result(job, part.source, part.plan, (part.speech, part.motion), self.progress, masks)
         logger.info(
             "%s: %d of %d frames edited, the rest are the source's own", job.out_name, summary.frames_edited,
             summary.frames,
@@ -112,17 +107,22 @@ def check_inputs(job: ArbitraryJob) -> None:
         training_config("", job.config, job.device, Path())
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:
-    """The command line as a job."""
+def make_parser() -> CommandParser:
+    """The flags of the command."""
     parser = CommandParser(description="Lip-sync any video with a face.", allow_abbrev=False)
     parser.add_argument("--src_video", type=Path, required=True, help="the video to edit: any size, rate, container")
-    parser.add_argument("--out_name", type=Path, required=True, help="the result (.mp4, .mov or .mkv)")
+    parser.add_argument(
+        "--drv_aud", action="append", metavar="[FACE=]FILE",
+        help="new speech: any sound or video file; with a face's number, for that face (may be given again)",
+    )  # fmt: skip
+    parser.add_argument("--out_name", type=Path, help="the result (.mp4, .mov or .mkv)")
+    add_face_arguments(parser)
+    add_time_arguments(parser)
     add_shared_arguments(parser)
+    parser.add_argument("--fade_s", type=float, default=0.16, help="seconds over which edits fade in and out")
+    parser.add_argument("--keep_audio", action="store_true", help="also carry the source's own sound tracks")
     parser.add_argument("--region", choices=REGIONS, default="lower_face", help="what may be repainted")
     parser.add_argument("--blend_mode", choices=BLEND_MODES, default="alpha")
-    parser.add_argument(
-        "--length", choices=("source", "shortest"), default="source", help="what happens after the speech"
-    )
     parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
     parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also measure the result: DIR/report.html")
@@ -130,7 +130,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob:
     parser.add_argument("--crf", type=int, default=14, help="x264 quality, 0 best .. 51")
     parser.add_argument("--lossless", action="store_true", help="exact samples (large file)")
     parser.add_argument("--drv_pose", choices=("nearest",), default="nearest", help="the head moves as in the video")
-    return ArbitraryJob.from_mapping(vars(parser.parse_args(argv)))
+    return parser
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob | FaceList:
+    """The command line as a job."""
+    values = vars(make_parser().parse_args(argv))
+    sheet = values.pop("list_faces")
+    if sheet is not None:
+        return FaceList(values["src_video"], sheet, parse_face(values["face"], values["face_at"]))
+    return ArbitraryJob.from_mapping(values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,7 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging()
     try:
         job = parse_arguments(argv)
-        result = GeneFace2InferArbitrary(ConsoleProgress()).infer_once_arbitrary(job)
+        if isinstance(job, FaceList):
+            result = draw_face_list(job, ConsoleProgress())
+        else:
+            result = GeneFace2InferArbitrary(ConsoleProgress()).infer_once_arbitrary(job)
     except GeneFaceError as error:
         logger.error("error: %s", error)
         return 1

@@ -32,7 +32,11 @@ class Identity:
 
 
 def find_identity(
-    source_sha256: str, face_model_version: str, config: RADNeRFTaskConfig | None = None, folder: Path = IDENTITIES
+    source_sha256: str,
+    face_model_version: str,
+    config: RADNeRFTaskConfig | None = None,
+    face: int = 0,
+    folder: Path = IDENTITIES,
 ) -> Path | None:
     """The checkpoint below ``folder`` that was trained on this very video with this face model, if there is one.
 
@@ -40,6 +44,7 @@ def find_identity(
         source_sha256: of the video.
         face_model_version: in use.
         config: only one that was trained with exactly this; None takes any.
+        face: number of the face in the video.
         folder: of all identities.
 
     Raises:
@@ -54,7 +59,9 @@ def find_identity(
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{candidate} is corrupt ({error}); delete the folder and run again") from error
         is_this_person = (
-            extra.get("source_sha256") == source_sha256 and record.get("face_model_version") == face_model_version
+            extra.get("source_sha256") == source_sha256
+            and extra.get("face", 0) == face
+            and record.get("face_model_version") == face_model_version
         )
         if is_this_person and (config is None or was_trained_with(candidate, config)):
             return candidate
@@ -73,14 +80,16 @@ def was_trained_with(checkpoint: Path, config: RADNeRFTaskConfig) -> bool:
     return saved == replace(config, radnerf=replace(config.radnerf, **from_clip))
 
 
-def training_config(video_id: str, preset: Path | None, device: str, data_root: Path) -> RADNeRFTaskConfig:
+def training_config(
+    video_id: str, preset: Path | None, device: str, data_root: Path, face: int = 0
+) -> RADNeRFTaskConfig:
     """How to train a prepared video's person: a preset (by device when None) with this video in it.
 
     Raises:
         ConfigError: the preset is wrong or is not for training a person.
     """
     chosen = preset or PRESETS / ("gpu.yaml" if pick_device(device).type == "cuda" else "cpu.yaml")
-    values = {"video_id": video_id, "device": device, "data_root": str(data_root)}
+    values = {"video_id": video_id, "face": face, "device": device, "data_root": str(data_root)}
     config = load_any(chosen, {key: json.dumps(value) for key, value in values.items()})  # overrides are read as YAML
     if not isinstance(config, RADNeRFTaskConfig):
         raise ConfigError(f"{chosen} does not train a person; give a preset such as {PRESETS / 'cpu.yaml'}")

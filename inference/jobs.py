@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_type_hints
 
+from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
 from inference.face_compositor import BlendMode
+from inference.timeline import TimeOptions, length_mode
 from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
 from modules.face_model.model import Region
@@ -68,11 +70,15 @@ class ArbitraryJob:
     """One lip-sync job on an arbitrary video.
 
     Attributes:
-        src_video: the video to edit. drv_aud: sound or video file with the new speech. out_name: the result.
+        src_video: the video to edit. out_name: the result.
+        drv_aud: sound or video files with the new speech, one for all faces or one for each of some.
         a2m_ckpt: audio → motion checkpoint; None = the embedded one.
         head_ckpt: this person's checkpoint; None = found by content or trained on demand.
         region: what may be repainted. blend_mode: how it is put back.
-        length: 'source' keeps the rest of a longer video untouched, 'shortest' ends with the shorter input.
+        face: which face speaks anew; None = the largest, or those that ``drv_aud`` names.
+        times: which part is edited, when the speech begins and whose length the result has.
+        fade_s: time over which edits fade in and out at their borders.
+        keep_audio: also carry the source's own sound tracks.
         mouth_amp: 1.0 = natural size of the predicted motion. temperature: 0 = one answer; above, ``seed`` varies it.
         lle_percent: share of the landmark condition pulled onto this person's own motion.
         raymarching_end_threshold: a ray ends when less than this of its light is left (occupancy samplers).
@@ -84,13 +90,16 @@ class ArbitraryJob:
     """
 
     src_video: Path
-    drv_aud: Path
+    drv_aud: SpeechFiles
     out_name: Path
     a2m_ckpt: Path | None = None
     head_ckpt: Path | None = None
+    face: FaceChoice | None = None
+    times: TimeOptions = field(default_factory=TimeOptions)
+    fade_s: float = 0.16
+    keep_audio: bool = False
     region: Region = "lower_face"
     blend_mode: BlendMode = "alpha"
-    length: Literal["source", "shortest"] = "source"
     mouth_amp: float = 1.0
     temperature: float = 0.0
     seed: int = 0
@@ -109,11 +118,12 @@ class ArbitraryJob:
         if not self.src_video.is_file():
             raise VideoReadError(f"{self.src_video}: there is no such video file; check --src_video")
         _check_speech(self)
+        _check_range("--fade_s", self.fade_s, 0.0, 10.0)
         if self.config is not None and not self.config.is_file():
             raise ConfigError(f"{self.config}: there is no such configuration file; presets lie in egs/egs_bases/")
         outputs = [p for p in (self.out_name, self.save_masks) if p is not None]
         for output in outputs:
-            check_output(output, inputs=(self.src_video, self.drv_aud))
+            check_output(output, inputs=(self.src_video, *self.drv_aud.paths))
         for output in outputs if self.preview is None else []:
             check_container(output)
         if len({p.resolve() for p in outputs}) != len(outputs):
@@ -137,10 +147,22 @@ class ArbitraryJob:
     def from_mapping(cls, values: Mapping[str, Any]) -> ArbitraryJob:
         """Build a job from ``{'src_video', 'audio', 'out_name', ...}`` (``audio`` is another name of ``drv_aud``).
 
+        ``drv_aud`` may be one file or ``{face: file}``; ``face`` and ``face_at`` are texts as on the command line;
+        ``start``, ``end``, ``audio_offset`` and ``length`` are those of ``TimeOptions``.
+
         Raises:
             ConfigError: for a missing or unknown key.
         """
-        return _job_from(cls, values, ("src_video", "drv_aud", "out_name"))
+        given = {key: value for key, value in values.items() if value is not None and value != ""}
+        choice = parse_face(given.pop("face", None), given.pop("face_at", None))
+        times = TimeOptions(
+            given.pop("start", None), given.pop("end", None), given.pop("audio_offset", 0.0),
+            length_mode(given.pop("length", "source")),
+        )  # fmt: skip
+        for name in ("audio", "drv_aud"):
+            if name in given:
+                given[name] = parse_drv_aud(given[name])
+        return _job_from(cls, {**given, "face": choice, "times": times}, ("src_video", "drv_aud", "out_name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +314,9 @@ def _job_from(cls: type[Job], values: Mapping[str, Any], required: tuple[str, ..
 
 def _check_speech(job: ArbitraryJob | ClassicJob) -> None:
     """What both kinds of job must satisfy."""
-    if not job.drv_aud.is_file():
-        raise AudioReadError(f"{job.drv_aud}: there is no such sound file; check --drv_aud")
+    for path in (job.drv_aud,) if isinstance(job.drv_aud, Path) else job.drv_aud.paths:
+        if not path.is_file():
+            raise AudioReadError(f"{path}: there is no such sound file; check --drv_aud")
     _check_checkpoints(job.a2m_ckpt, job.head_ckpt)
     _check_range("--lle_percent", job.lle_percent, 0.0, 1.0)
     _check_range("--mouth_amp", job.mouth_amp, 0.0, 3.0)
@@ -387,7 +410,6 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--a2m_ckpt", type=Path, default=None, help="audio → motion checkpoint (default: embedded)")
     parser.add_argument("--head_ckpt", type=Path, default=None, help="this person's checkpoint folder")
     parser.add_argument("--torso_ckpt", type=Path, default=None, help="as --head_ckpt; wins when both are given")
-    parser.add_argument("--drv_aud", type=Path, required=True, help="new speech: any sound or video file")
     parser.add_argument("--blink_mode", choices=("source", "none"), default="source", help="eyes stay the actor's own")
     parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
     parser.add_argument("--temperature", type=float, default=0.0, help="variety between takes; 0 = none")

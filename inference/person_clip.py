@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from data_gen.runs.process_video import file_sha256
 from data_gen.utils.process_video.crop_utils import extract_face_crops
-from inference.driving import PreparedSource, load_source
 from inference.jobs import parse_drv_pose
+from inference.prepared import PreparedSource, load_source
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.errors import CheckpointError, ConfigError, GeneFaceError
 from modules.commons.progress import Progress
@@ -45,14 +45,19 @@ def open_person_clip(checkpoint_dir: Path) -> PreparedSource:
     """
     checkpoint = load_checkpoint(checkpoint_dir, parts=())
     config = checkpoint.config(RADNeRFTaskConfig)
-    workspace = VideoWorkspace(config.video_id, resolve_data_root(config))
+    workspace = VideoWorkspace(config.video_id, resolve_data_root(config), config.face)
     sha256 = str(checkpoint.extra.get("source_sha256", ""))
     remedy = (
         f"prepare it again: python data_gen/runs/process_video.py --video_id {config.video_id} "
         f"--video PATH_OF_THE_CLIP --data_root {workspace.data_root}"
+        + (f" --face {config.face}" if config.face else "")
     )
     who = f"{checkpoint_dir} was trained on the clip {config.video_id!r}"
-    needed = (workspace.manifest, workspace.times, workspace.landmarks, workspace.crop_metadata, workspace.hands)
+    needed = (
+        workspace.manifest, workspace.frame_index, workspace.track, workspace.landmarks, workspace.crop_metadata,
+        workspace.hands,
+    )  # fmt: skip
+
     missing = [path for path in (*needed, workspace.coeffs) if not path.is_file()]
     if missing:
         raise CheckpointError(f"{who}, but {missing[0]} is missing; {remedy}")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-SUMMARY_SCHEMA = "lipsync-summary/1"
+SUMMARY_SCHEMA = "lipsync-summary/2"
 
 
 class _WarningCollector(logging.Handler):
@@ -57,23 +58,36 @@ class AreaMeter:
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
-    """Everything worth knowing about one finished job."""
+class FaceSummary:
+    """What was done to one face.
 
-    src_video: str
+    ``spans`` are the runs of output frames that were edited, faded or passed through, with the reason.
+    """
+
+    face: int
     drv_aud: str
-    output: str
     identity: str
     identity_trained_now: bool
-    frame_size: tuple[int, int]
-    frames: int
     frames_edited: int
     frames_passed_through: dict[str, int]
-    frames_with_hand: int
     face_height_px: float
     edited_area_mean_px: float
     edited_area_share: float
     landmark_error_percent: float
+    spans: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """Everything worth knowing about one finished job."""
+
+    src_video: str
+    output: str
+    frame_size: tuple[int, int]
+    frames: int
+    frames_edited: int
+    frames_with_hand: int
+    faces: list[FaceSummary]
     seconds_per_stage: dict[str, float]
     warnings: list[str] = field(default_factory=list)
 

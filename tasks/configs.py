@@ -87,6 +87,7 @@ class RADNeRFTaskConfig:
 
     Attributes:
         video_id: the prepared clip, ``<data_root>/binary/videos/<video_id>/trainval_dataset.npz``.
+        face: number of the face in it, most face area over time first.
         data_root: relative paths lie below the repository.
         init_from: a checkpoint whose weights are the start, where names and shapes agree; empty for none.
         max_updates: steps. rays_per_step: rays of one step. mouth_share: share of them on the mouth.
@@ -97,6 +98,7 @@ class RADNeRFTaskConfig:
 
     task: Literal["radnerf"] = "radnerf"
     video_id: str = ""
+    face: int = 0
     data_root: Path = Path("data")
     init_from: str = ""
     device: DeviceName = "auto"

@@ -6,22 +6,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from data_gen.runs.binarizer_nerf import BinarizerConfig
+from data_gen.utils.process_video.face_detector import Backend
+from data_gen.utils.process_video.face_table import BeliefConfig
+from data_gen.utils.process_video.face_tracker import FollowConfig
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
+from data_gen.utils.process_video.scene_cuts import ShotConfig
 
 
 @dataclass(frozen=True, slots=True)
 class DetectConfig:
-    """Which face to follow.
+    """How faces are found and followed.
 
     Attributes:
-        backend: 'centerface', 'blazeface' or 'auto' (CenterFace when its file is there).
+        backend: 'auto' takes CenterFace when its file is there and BlazeFace otherwise.
         extractor: runtime of the landmark model: 'litert', or the optional 'mediapipe' package.
-        min_face_px: least face height, forehead to chin, that is worth working on.
+        follow: when a face is acquired, followed and given up.
+        believe: when what was followed is a face, and when it is worth working on.
     """
 
-    backend: Literal["auto", "centerface", "blazeface"] = "auto"
+    backend: Backend = "auto"
     extractor: Literal["litert", "mediapipe"] = "litert"
-    min_face_px: float = 24.0
+    follow: FollowConfig = field(default_factory=FollowConfig)
+    believe: BeliefConfig = field(default_factory=BeliefConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class ProcessVideoConfig:
     """Settings of every stage of ``data_gen/runs/process_video.py``."""
 
     task: Literal["process_video"] = "process_video"
+    shots: ShotConfig = field(default_factory=ShotConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     hands: HandsConfig = field(default_factory=HandsConfig)

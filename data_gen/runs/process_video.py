@@ -49,6 +49,7 @@ class Stage:
         config: the fields of ``ProcessVideoConfig`` it depends on.
         schema: raised by hand when the code makes something else of the same input.
         run: does the work.
+        of_face: its result belongs to one face; the others belong to the video and serve all of its faces.
         uses_face_model: another face model makes the result stale.
     """
 
@@ -58,22 +59,26 @@ class Stage:
     config: tuple[str, ...]
     schema: int
     run: Callable[[stages.StageInput], None]
+    of_face: bool = True
     uses_face_model: bool = False
 
 
+TRACKED = ("landmarks", "crop_metadata", "hands")
 STAGES: tuple[Stage, ...] = (
-    Stage("track", (), ("times", "track", "landmarks"), ("detect",), 2, stages.track),
-    Stage("crop", ("track", "landmarks"), ("crop_metadata",), ("crop",), 1, stages.crop),
-    Stage("hands", ("landmarks", "crop_metadata"), ("hands",), ("hands",), 2, stages.hands),
-    Stage("fit", ("landmarks", "crop_metadata", "hands"), ("coeffs",), ("fit",), 1, stages.fit, True),
+    Stage("shots", (), ("frame_index",), ("shots",), 1, stages.shots, of_face=False),
+    Stage("track", ("frame_index",), ("observations", "faces"), ("detect",), 3, stages.track, of_face=False),
+    Stage("landmarks", ("observations", "faces"), ("track", "landmarks"), (), 1, stages.landmarks),
+    Stage("crop", ("frame_index", "track", "landmarks"), ("crop_metadata",), ("crop",), 2, stages.crop),
+    Stage("hands", ("frame_index", "landmarks", "crop_metadata"), ("hands",), ("hands",), 3, stages.hands),
+    Stage("fit", TRACKED, ("coeffs",), ("fit",), 1, stages.fit, uses_face_model=True),
     Stage(
         "binarize",
-        ("landmarks", "crop_metadata", "hands", "coeffs"),
+        (*TRACKED, "coeffs"),
         ("dataset", "crops"),
         ("binarizer",),
         1,
         stages.binarize_clip,
-        True,
+        uses_face_model=True,
     ),
 )
 
@@ -104,28 +109,30 @@ def run_stages(
 ) -> list[str]:
     """Run ``chosen`` (a run of ``STAGES``) where they are out of date or ``forced``; returns the names that ran."""
     source_sha256 = file_sha256(video)
-    manifest = _read_manifest(workspace, source_sha256)
-    keys = stage_keys(source_sha256, config, FaceModel.load(FACE_MODEL_FILE).version)
+    keys = stage_keys(source_sha256, config, FaceModel.load(FACE_MODEL_FILE).version, workspace.face)
     ran: list[str] = []
     for stage in chosen:
-        if stage.name not in forced and is_up_to_date(stage, keys[stage.name], manifest, workspace):
+        place = workspace if stage.of_face else workspace.of_video
+        manifest = _read_manifest(place, source_sha256)
+        if stage.name not in forced and is_up_to_date(stage, keys[stage.name], manifest, place):
             continue
-        _check_inputs(stage, workspace)
+        _check_inputs(stage, place)
         manifest.pop(stage.name, None)
-        _write_manifest(workspace, video, source_sha256, manifest)
+        _write_manifest(place, video, source_sha256, manifest)
         started = time.monotonic()
-        workspace.processed.mkdir(parents=True, exist_ok=True)
-        workspace.binary.mkdir(parents=True, exist_ok=True)
-        stage.run(stages.StageInput(video, source_sha256, workspace, config, progress))
+        place.binary.mkdir(parents=True, exist_ok=True)
+        stage.run(stages.StageInput(video, source_sha256, place, config, progress, keys[stage.name]))
         seconds = round(time.monotonic() - started, 2)
         manifest[stage.name] = {"key": keys[stage.name], "seconds": seconds}
-        _write_manifest(workspace, video, source_sha256, manifest)
+        _write_manifest(place, video, source_sha256, manifest)
         log.info("%s: %s done in %.1f s", workspace.video_id, stage.name, seconds)
         ran.append(stage.name)
     return ran
 
 
-def stage_keys(source_sha256: str, config: ProcessVideoConfig, face_model_version: str) -> dict[str, str]:
+def stage_keys(
+    source_sha256: str, config: ProcessVideoConfig, face_model_version: str, face: int = 0
+) -> dict[str, str]:
     """A hash per stage of all that its result depends on, earlier stages included."""
     sections = asdict(config)
     producers: dict[str, str] = {}
@@ -137,6 +144,7 @@ def stage_keys(source_sha256: str, config: ProcessVideoConfig, face_model_versio
             "config": {name: sections[name] for name in stage.config},
             "inputs": {name: producers[name] for name in stage.reads},
             "face_model": face_model_version if stage.uses_face_model else "",
+            "face": face if stage.of_face else None,
         }
         keys[stage.name] = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
         producers |= dict.fromkeys(stage.writes, keys[stage.name])
@@ -219,6 +227,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--video", type=Path, help="any video file; its name becomes the id unless --video_id is given")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     parser.add_argument("--data_root", type=Path, help="where artefacts go (default: data/)")
+    parser.add_argument("--face", type=int, default=0, help="number of the face, most face area over time first")
     parser.add_argument("--list", action="store_true", help="show the stages and end")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run this stage and all after it again")
     parser.add_argument("--only", metavar="STAGE", help="run this stage alone, again")
@@ -238,7 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.video_id is None and arguments.video is None:
             raise ConfigError("nothing to prepare; give --video_id ID or --video PATH")
         video_id = arguments.video_id or arguments.video.stem
-        workspace = VideoWorkspace(video_id, *([arguments.data_root] if arguments.data_root else []))
+        workspace = VideoWorkspace(
+            video_id, *([arguments.data_root] if arguments.data_root else []), face=arguments.face
+        )
         overrides = dict(item.split("=", 1) for item in arguments.hparams.split(",") if "=" in item)
         config = load_config(arguments.config, ProcessVideoConfig, overrides)
         chosen, forced = select_stages(arguments.first, arguments.only)

@@ -4,58 +4,120 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
 from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker
 from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
-from data_gen.utils.process_video.face_detector import FaceDetector, track_and_landmark
+from data_gen.utils.process_video.face_detector import FaceDetector
+from data_gen.utils.process_video.face_table import believed_tracks, build_face_table, gather_sights
+from data_gen.utils.process_video.face_tracker import FaceTracker, Sighting
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm_for_a_video
-from data_gen.utils.process_video.occlusion_detector import OcclusionDetector, frame_occlusions
+from data_gen.utils.process_video.landmark_track import check_faces, write_landmarks
+from data_gen.utils.process_video.observation_log import ObservationLog
+from data_gen.utils.process_video.occlusion_detector import OcclusionDetector
+from data_gen.utils.process_video.occlusion_table import join_occlusion, no_occlusion, occlusion_table
+from data_gen.utils.process_video.part_store import PartStore
+from data_gen.utils.process_video.scene_cuts import find_shots
+from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel
-from modules.structures.crops import CropMetadata, transform_points
+from modules.structures.crops import CropMetadata
+from modules.structures.faces import FaceTable
+from modules.structures.frame_index import FrameIndex
 from modules.structures.frames import Frame
-from modules.structures.landmarks import JAW_LINE, N_MEDIAPIPE, Landmarks2D
-from modules.structures.masks import OcclusionTable
+from modules.structures.landmarks import Landmarks2D
 from modules.structures.tracks import FaceTrack
+from modules.video.frame_range import FrameRange
+from modules.video.pipeline import decoding
 from modules.video.reader import VideoReader
 
 SMALL_CROP_SIDE_PX = 300
 """A crop whose square is at most this wide in the frame is stored at 256 px."""
+SEGMENT = 256
+"""Frames between two points from which a killed run can go on."""
+HANDS_STRETCH = 512
+"""The same for looking for hands."""
+HANDS_MARGIN = 32
+"""Frames before and after a stretch in which a hand that matters in it can first be seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageInput:
-    """What every stage gets: the video (and its hash), where artefacts lie, what to do, whom to tell."""
+    """What every stage gets: the video (and its hash), where artefacts lie, what to do, whom to tell.
+
+    ``key`` stands for all that the stage's result depends on; unfinished work of another key is worth nothing.
+    """
 
     video: Path
     source_sha256: str
     workspace: VideoWorkspace
     config: ProcessVideoConfig
     progress: Progress
+    key: str = ""
+
+
+def shots(stage: StageInput) -> None:
+    """Note the time of every frame and find where shots begin, in one cheap pass over the video."""
+    pts: list[int] = []
+    with VideoReader(stage.video) as reader, decoding(reader) as decoded:
+        frames = _counted(decoded, "shots", _expected_frames(reader), stage.progress)
+        starts = find_shots(_noting_pts(frames, pts), stage.config.shots)
+        time_base = reader.info.time_base
+    if not pts:
+        raise NoFaceError("no face was found: the video holds no frames")
+    FrameIndex(np.array(pts, np.int64), time_base, starts).save(stage.workspace.frame_index)
 
 
 def track(stage: StageInput) -> None:
-    """Follow the largest face, find its landmarks and note the frame times, in one pass over the video."""
-    settings = stage.config.detect
-    times: list[Fraction] = []
+    """Follow every face through the video; what was seen goes to a log, so that a killed run goes on where it was."""
+    index = FrameIndex.load(stage.workspace.frame_index)
+    log = ObservationLog(stage.workspace.observations, stage.key)
+    size_hw = _track_into(log, stage, index)
+    sights = gather_sights(log.segments())
+    empty = FaceTable(size_hw, index.times_s, index.shot_starts, ())
+    persons = [[int(number)] for number in believed_tracks(sights, empty.shots, stage.config.detect.believe)]
+    table = build_face_table(sights, persons, index.times_s, index.shot_starts, size_hw, stage.config.detect.believe)
+    check_faces(table, sights, stage.config.detect.believe.min_face_px)
+    table.save(stage.workspace.faces)
+
+
+def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex) -> tuple[int, int]:
+    """Track the frames that are not in the log yet; returns the frames' (height, width)."""
+    settings, starts = stage.config.detect, set(index.shot_starts.tolist())
+    done, state = log.resume()
+    first = state.recent[0][0] if state.recent else done
+    tracker = FaceTracker(build_landmarker(settings.extractor), FaceDetector(settings.backend), settings.follow, state)
+    batch: list[Sighting] = []
     with VideoReader(stage.video) as reader:
-        frames = _timed(_counted(reader.frames(), "track", _expected_frames(reader), stage.progress), times)
-        landmarker = build_landmarker(settings.extractor)
-        face, landmarks = track_and_landmark(
-            frames, landmarker, FaceDetector(settings.backend), min_face_px=settings.min_face_px
-        )
-    save_frame_times(stage.workspace.times, np.array([float(time - times[0]) for time in times]))
-    face.save(stage.workspace.track)
-    landmarks.save(stage.workspace.landmarks)
+        if done < len(index):
+            source = FrameRange(reader, index, first)
+            with decoding(source) as decoded:
+                for frame in decoded:
+                    if frame.index < done:
+                        tracker.recall(frame)
+                        continue
+                    batch += tracker.step(frame, starts_shot=frame.index in starts)
+                    stage.progress("track", frame.index + 1, len(index))
+                    if (frame.index + 1) % SEGMENT == 0 or frame.index + 1 == len(index):
+                        log.append(done, frame.index + 1, batch, tracker.state)
+                        done, batch = frame.index + 1, []
+        return reader.info.height, reader.info.width
+
+
+def landmarks(stage: StageInput) -> None:
+    """Gather the landmarks of one face out of the log."""
+    workspace = stage.workspace
+    table = FaceTable.load(workspace.faces)
+    if workspace.face >= len(table):
+        raise NoFaceError(f"there is no face {workspace.face}: the video shows {len(table)}, numbered from 0")
+    segments = ObservationLog(workspace.observations).segments()
+    write_landmarks(table, workspace.face, segments, workspace.landmarks)
+    table.track_over_video(workspace.face).save(workspace.track)
 
 
 def crop(stage: StageInput) -> None:
@@ -77,47 +139,26 @@ def choose_crop(face: FaceTrack, size_hw: tuple[int, int], config: CropConfig, d
 
 
 def hands(stage: StageInput) -> None:
-    """Find what stands in front of the face in each crop."""
-    landmarks = Landmarks2D.load(stage.workspace.landmarks)
-    metadata = load_crop_metadata(stage.workspace.crop_metadata)
+    """Find what stands in front of the face in each crop, stretch by stretch; finished stretches are kept."""
+    workspace, size = stage.workspace, stage.config.hands.mask_size
+    points = Landmarks2D.load(workspace.landmarks)
     if not stage.config.hands.enabled:
-        _no_occlusion(len(landmarks), stage.config.hands.mask_size).save(stage.workspace.hands)
+        no_occlusion(len(points), size).save(workspace.hands)
         return
+    index = FrameIndex.load(workspace.frame_index)
+    parts = PartStore(workspace.hands.with_name("hands.parts"), stage.key)
+    metadata = load_crop_metadata(workspace.crop_metadata)
     with VideoReader(stage.video) as reader:
-        frames = _counted(reader.frames(), "hands", len(landmarks), stage.progress)
-        table = occlusion_table(frames, landmarks, metadata, OcclusionDetector(), stage.config.hands.mask_size)
-    table.save(stage.workspace.hands)
-
-
-def occlusion_table(
-    frames: Iterable[Frame],
-    landmarks: Landmarks2D,
-    metadata: CropMetadata,
-    detector: OcclusionDetector,
-    mask_size: int,
-) -> OcclusionTable:
-    """Occluders of every frame with a face, measured against its landmarks."""
-    count = len(landmarks)
-    coverage = np.zeros(count, dtype=np.float32)
-    hidden = np.zeros((count, N_MEDIAPIPE), dtype=bool)
-    rows: list[int] = []
-    masks: list[NDArray[np.uint8]] = []
-    known = (frame for frame in frames if frame.index < count)
-    for window in frame_occlusions(known, landmarks, detector):
-        index = window.index
-        if window.values is None or not landmarks.valid[index]:
-            continue
-        points = transform_points(metadata.crop_from_frame(index), landmarks.points[index])
-        mask = window.over_crop(metadata).values
-        if not (mask > 0.5).any():
-            continue
-        coverage[index] = _share_covered(mask > 0.5, _lower_face(points, mask.shape))
-        hidden[index] = _hidden_points(mask > 0.5, points)
-        rows.append(index)
-        small = cv2.resize(mask, (mask_size, mask_size), interpolation=cv2.INTER_AREA)
-        masks.append(np.round(small * 255).astype(np.uint8))
-    stacked = np.stack(masks) if masks else np.zeros((0, mask_size, mask_size), dtype=np.uint8)
-    return OcclusionTable(coverage, hidden, np.array(rows, dtype=np.int64), stacked)
+        for start in range(0, len(points), HANDS_STRETCH):
+            stop = min(start + HANDS_STRETCH, len(points))
+            if not parts.has(start):
+                first, last = max(start - HANDS_MARGIN, 0), min(stop + HANDS_MARGIN, len(points))
+                with decoding(FrameRange(reader, index, first, last)) as frames:
+                    table = occlusion_table(frames, points, metadata, OcclusionDetector(), size, (start, stop))
+                parts.save(start, table)
+            stage.progress("hands", stop, len(points))
+    join_occlusion(parts, workspace.hands, size)
+    parts.delete()
 
 
 def fit(stage: StageInput) -> None:
@@ -144,56 +185,13 @@ def _counted(frames: Iterable[Frame], what: str, expected: int, progress: Progre
         progress(what, done, done)
 
 
-def _timed(frames: Iterable[Frame], times: list[Fraction]) -> Iterator[Frame]:
+def _noting_pts(frames: Iterable[Frame], pts: list[int]) -> Iterator[Frame]:
     """Pass frames on, noting their presentation times."""
     for frame in frames:
-        times.append(frame.time_s)
+        pts.append(frame.pts)
         yield frame
-
-
-def save_frame_times(path: Path, times_s: NDArray[np.float64]) -> None:
-    """Write ``[T]`` frame times in seconds after the first frame, through a temporary name."""
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, times_s=times_s)
-    temporary.replace(path)
-
-
-def load_frame_times(path: Path) -> NDArray[np.float64]:
-    """Read what ``save_frame_times`` wrote: ``[T]`` seconds after the first frame."""
-    with np.load(path, allow_pickle=False) as data:
-        return data["times_s"]
 
 
 def _expected_frames(reader: VideoReader) -> int:
     """Frames the file should hold by its duration; 0 when it does not say. Good for a progress bar only."""
     return round(reader.info.duration_s * float(reader.info.frame_rate)) if reader.info.duration_s else 0
-
-
-def _no_occlusion(count: int, mask_size: int) -> OcclusionTable:
-    return OcclusionTable(
-        np.zeros(count, dtype=np.float32),
-        np.zeros((count, N_MEDIAPIPE), dtype=bool),
-        np.zeros(0, dtype=np.int64),
-        np.zeros((0, mask_size, mask_size), dtype=np.uint8),
-    )
-
-
-def _lower_face(points: NDArray[np.floating], size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Polygon along the jaw, closed straight from ear to ear: ``[H, W]``."""
-    area = np.zeros(size_hw[:2], dtype=np.uint8)
-    cv2.fillPoly(area, [np.round(points[list(JAW_LINE)]).astype(np.int32)], 1)
-    return area > 0
-
-
-def _share_covered(mask: NDArray[np.bool_], area: NDArray[np.bool_]) -> float:
-    return float(mask[area].mean()) if area.any() else 0.0
-
-
-def _hidden_points(mask: NDArray[np.bool_], points: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which points ``[N, 2]`` lie on the mask; points outside the image do not."""
-    height, width = mask.shape
-    columns, rows = np.floor(points).astype(int).T
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    hidden = np.zeros(len(points), dtype=bool)
-    hidden[inside] = mask[rows[inside], columns[inside]]
-    return hidden

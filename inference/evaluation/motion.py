@@ -12,33 +12,30 @@ from numpy.typing import NDArray
 
 from data_gen.utils.process_audio.resample_audio_to_16k import file_start_s, load_audio_16k
 from data_gen.utils.process_audio.vad import RATE_HZ, detect_speech, frame_level_db
-from inference.driving import MAX_HAND_COVER, MOUTH_ROWS, PreparedSource, source_motion
-from inference.edit_plan import COVERED, NO_FACE, POOR_FIT, EditConfig, EditPlan
+from inference.driving import MOUTH_ROWS, source_motion
+from inference.edit_plan import EditPlan
+from inference.prepared import PreparedSource
 from modules.face_model.model import FaceModel
 from modules.face_model.projection import project
 from modules.radnerfs.surface import FacePose, project_mesh
 from modules.structures.audio import AudioClip
-from modules.structures.evaluation import EDITED, SpeechTrack
+from modules.structures.evaluation import SpeechTrack
 from modules.structures.landmarks import JAW_LINE, lip_opening
 from modules.structures.motion import MotionSequence
+from modules.structures.spans import Reason, SpanTable
 from modules.video.reader import VideoReader
 
 
-def frame_outcomes(source: PreparedSource) -> list[str]:
-    """Per frame of the clip: whether its face can be repainted, or why not."""
-    fits = np.nan_to_num(source.coeffs.residual, nan=np.inf) <= EditConfig().max_residual
-    covered = source.occlusion.coverage > MAX_HAND_COVER
-    return [
-        NO_FACE if not valid else COVERED if hidden else EDITED if well else POOR_FIT
-        for valid, hidden, well in zip(source.coeffs.valid, covered, fits, strict=True)
-    ]
+def frame_outcomes(source: PreparedSource) -> list[Reason]:
+    """Per frame of the clip: whether its face can be repainted, or why not; what every job goes by, too."""
+    return list(source.evidence.reasons())
 
 
 def full_plan(source: PreparedSource, expression: NDArray[np.float32]) -> EditPlan:
     """Repaint every frame that can be, at full strength: no fades and no pauses that would show the truth."""
     outcomes = frame_outcomes(source)
-    strength = np.array([outcome == EDITED for outcome in outcomes], np.float32)
-    return EditPlan(expression, strength, tuple(outcomes))
+    strength = np.array([outcome is Reason.EDITED for outcome in outcomes], np.float32)
+    return EditPlan(expression, SpanTable(strength, tuple(outcomes)))
 
 
 def with_mouth(source: PreparedSource, mouth: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.arbitrary_video import FrameEditor, final_alpha
 from inference.face_compositor import BlendMode, FaceCompositor
+from inference.frame_editor import FrameEditor, final_alpha
 from modules.structures.crops import CropMetadata
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import DEFAULT_CONFIG
-from inference.arbitrary_video import find_or_train_identity, prepare_training
-from inference.driving import PreparedSource
+from inference.arbitrary_video import find_or_train_identity
 from inference.identity import train_identity, was_trained_with
 from inference.jobs import PersonOptions
+from inference.prepared import PreparedSource, prepare_training
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint
 from modules.commons.config import load_config
 from modules.commons.errors import CheckpointError

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.arbitrary_video import FrameEditor, plan_video, predict_motion
-from inference.driving import MOUTH_ROWS, PreparedSource
+from inference.arbitrary_video import plan_video, predict_motion
+from inference.driving import MOUTH_ROWS
 from inference.edit_plan import EditPlan
 from inference.evaluation.motion import (
     driven_landmarks,
@@ -32,8 +32,10 @@ from inference.evaluation.motion import (
 from inference.evaluation.painters import PersonPainter, RetrievalPainter
 from inference.evaluation.persons import Person
 from inference.evaluation.trials import RowPlan, Stretch, paint_trial
+from inference.frame_editor import FrameEditor
 from inference.jobs import EvaluationJob
 from inference.motion_to_frames import IdentityRenderer
+from inference.prepared import PreparedSource
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
 from modules.structures.motion import MotionSequence

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.driving import PreparedSource
 from inference.edit_plan import EditPlan
 from inference.evaluation.motion import (
     frame_outcomes,
@@ -24,6 +23,7 @@ from inference.evaluation.motion import (
 from inference.evaluation.protocols import NO_TRUTH, OF_SOURCE, SHIFT_S
 from inference.evaluation.trials import MADE_FROM, LandmarkScout, remove_others, stacked, trial_window
 from inference.jobs import ArbitraryJob
+from inference.prepared import PreparedSource
 from modules.commons.config import load_config
 from modules.commons.errors import VideoReadError
 from modules.commons.progress import Progress

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
-from inference.driving import PreparedSource
 from inference.evaluation.motion import jaw_gap_px, lower_face_px, lower_face_triangles, model_opening
 from inference.evaluation.painters import Painted, Painter
+from inference.prepared import PreparedSource
 from modules.commons.progress import Progress
 from modules.structures.evaluation import EDITED, Protocol, SpeechTrack, Trial, TrialRow
 from modules.structures.frames import Frame, VideoInfo

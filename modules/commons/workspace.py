@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,30 +23,60 @@ MANIFEST_FILE = CHECKPOINTS / "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class VideoWorkspace:
-    """Paths of one prepared video below ``data/``, named by ``video_id``."""
+    """Paths of one prepared video below ``data/``, named by ``video_id``, and of one of its faces.
+
+    What belongs to the video lies in its folder, what belongs to face 0 (the most important one) beside it, and what
+    belongs to another face in a folder of its own.
+    """
 
     video_id: str
     data_root: Path = ROOT / "data"
+    face: int = 0
 
     @property
-    def processed(self) -> Path:
+    def video_folder(self) -> Path:
         return self.data_root / "processed" / "videos" / self.video_id
 
     @property
+    def processed(self) -> Path:
+        return self.video_folder / self._face_folder
+
+    @property
     def binary(self) -> Path:
-        return self.data_root / "binary" / "videos" / self.video_id
+        return self.data_root / "binary" / "videos" / self.video_id / self._face_folder
+
+    @property
+    def _face_folder(self) -> str:
+        return f"face_{self.face}" if self.face else ""
+
+    @property
+    def of_video(self) -> VideoWorkspace:
+        """The workspace of the video's most important face, which is the video's own."""
+        return replace(self, face=0)
+
+    def of_face(self, face: int) -> VideoWorkspace:
+        """The workspace of another face of the video."""
+        return replace(self, face=face)
 
     @property
     def raw_video(self) -> Path:
         return self.data_root / "raw" / "videos" / f"{self.video_id}.mp4"
 
     @property
-    def manifest(self) -> Path:
-        return self.processed / "manifest.json"
+    def frame_index(self) -> Path:
+        return self.video_folder / "frame_index.npz"
 
     @property
-    def times(self) -> Path:
-        return self.processed / "frame_times.npz"
+    def observations(self) -> Path:
+        return self.video_folder / "observations"
+
+    @property
+    def faces(self) -> Path:
+        return self.video_folder / "faces.npz"
+
+    @property
+    def manifest(self) -> Path:
+        return self.processed / "manifest.json"
 
     @property
     def track(self) -> Path:
@@ -66,6 +97,11 @@ class VideoWorkspace:
     @property
     def coeffs(self) -> Path:
         return self.processed / "coeff_fit_mp.npz"
+
+    def segments(self, output: Path) -> Path:
+        """Where an output of a job on this video grows until it is complete."""
+        name = hashlib.sha256(str(output.resolve()).encode()).hexdigest()[:12]
+        return self.data_root / "binary" / "videos" / self.video_id / "segments" / name
 
     @property
     def crops(self) -> Path:

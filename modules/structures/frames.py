@@ -14,6 +14,9 @@ Siting = Literal[
     "left", "center", "topleft", "top", "right", "bottom", "topright", "bottomleft", "bottomright"
 ]  # fmt: skip
 
+FieldOrder = Literal["progressive", "top", "bottom", "unknown"]
+"""Which field of an interlaced frame is shown first; ``unknown`` = interlaced, but the file does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlaneLayout:
@@ -33,13 +36,32 @@ class PlaneLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class HdrMetadata:
+    """HDR10's static description of the display a video was graded on and of its brightest pictures.
+
+    Attributes:
+        display: green x, y, blue x, y, red x, y, white x, y in steps of 1/50000, then the highest and the lowest
+            luminance in steps of 1/10000 cd/m2; None = not stated.
+        light: MaxCLL and MaxFALL in cd/m2; None = not stated.
+    """
+
+    display: tuple[int, ...] | None = None
+    light: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.display is not None and len(self.display) != 10:
+            raise ValueError(f"a mastering display has 10 numbers, got {len(self.display)}")
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a reader knows before decoding; header frame counts are never trusted, so there is none.
 
     ``width`` and ``height`` are those of the upright frames. ``rotation_deg`` is the display rotation found in the
     file: 0, 90, 180 or 270, counter-clockwise (frames are delivered upright). ``sample_aspect_ratio`` is that of the
     coded pixels, None when the file says nothing.
-    ``color_tags`` are the raw FFmpeg numbers (primaries, transfer, space, range), written back as they were.
+    ``color_tags`` are the raw FFmpeg numbers (primaries, transfer, space, range), written back as they were; ``hdr``
+    is what HDR10 states beside them. ``field_order`` is of the coded, not yet turned frames.
     """
 
     path: Path
@@ -53,6 +75,12 @@ class VideoInfo:
     has_audio: bool
     duration_s: float | None
     sample_aspect_ratio: Fraction | None = None
+    field_order: FieldOrder = "progressive"
+    hdr: HdrMetadata | None = None
+
+    @property
+    def is_interlaced(self) -> bool:
+        return self.field_order != "progressive"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

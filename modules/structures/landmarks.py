@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.structures.array_file import ArrayFileWriter, mapped_npz
+
 LANDMARKS_SCHEMA = "landmarks/1"
 
 # MediaPipe's 478-point topology (468 mesh points + 10 iris points).
@@ -169,15 +171,26 @@ class Landmarks2D:
 
     @classmethod
     def load(cls, path: Path) -> Landmarks2D:
-        """Read what ``save`` wrote.
+        """Map what ``save`` or ``writer`` wrote; rows are read from disk when they are looked at.
 
         Raises:
             ValueError: when the file is not this schema.
         """
-        with np.load(path, allow_pickle=False) as data:
-            if "schema" not in data or str(data["schema"]) != LANDMARKS_SCHEMA:
-                raise ValueError(f"{path} does not hold landmarks of schema {LANDMARKS_SCHEMA}")
-            return cls(data["points"], data["depth"], data["valid"], data["blendshapes"])
+        data = mapped_npz(path)
+        if "schema" not in data or str(data["schema"]) != LANDMARKS_SCHEMA:
+            raise ValueError(f"{path} does not hold landmarks of schema {LANDMARKS_SCHEMA}")
+        return cls(data["points"], data["depth"], np.array(data["valid"]), data["blendshapes"])
+
+    @staticmethod
+    def writer(path: Path, valid: NDArray[np.bool_]) -> ArrayFileWriter:
+        """Writes the table block by block (``append(points=…, depth=…, blendshapes=…)``); ``valid [T]`` is known."""
+        count = len(valid)
+        members = {
+            "points": (np.float32, (count, N_MEDIAPIPE, 2)),
+            "depth": (np.float32, (count, N_MEDIAPIPE)),
+            "blendshapes": (np.float32, (count, len(MEDIAPIPE_BLENDSHAPES))),
+        }
+        return ArrayFileWriter(path, members, {"schema": np.array(LANDMARKS_SCHEMA), "valid": valid})
 
 
 def inter_ocular_px(points: NDArray) -> NDArray:

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-OCCLUSION_SCHEMA = "occlusion/1"
+from modules.structures.array_file import ArrayFileWriter, mapped_npz
+
+OCCLUSION_SCHEMA = "occlusion/2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,21 +76,25 @@ class OcclusionTable:
 
     def save(self, path: Path) -> None:
         """Write ``.npz`` without pickle through a temporary name."""
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez_compressed(
-            temporary, schema=np.array(OCCLUSION_SCHEMA), coverage=self.coverage, hidden=self.hidden, rows=self.rows,
-            masks=self.masks,
-        )  # fmt: skip
-        temporary.replace(path)
+        with self.writer(path, self.coverage, self.hidden, self.rows, self.masks.shape[-1]) as writer:
+            writer.append(masks=self.masks)
+
+    @staticmethod
+    def writer(
+        path: Path, coverage: NDArray[np.float32], hidden: NDArray[np.bool_], rows: NDArray[np.int64], mask_size: int
+    ) -> ArrayFileWriter:
+        """Writes a table whose masks come block by block (``append(masks=…)``)."""
+        small = {"schema": np.array(OCCLUSION_SCHEMA), "coverage": coverage, "hidden": hidden, "rows": rows}
+        return ArrayFileWriter(path, {"masks": (np.uint8, (len(rows), mask_size, mask_size))}, small)
 
     @classmethod
     def load(cls, path: Path) -> OcclusionTable:
-        """Read what ``save`` wrote.
+        """Read what ``save`` or ``writer`` wrote; masks are read from disk when they are looked at.
 
         Raises:
             ValueError: when the file is not this schema.
         """
-        with np.load(path, allow_pickle=False) as data:
-            if "schema" not in data or str(data["schema"]) != OCCLUSION_SCHEMA:
-                raise ValueError(f"{path} does not hold occlusion of schema {OCCLUSION_SCHEMA}")
-            return cls(data["coverage"], data["hidden"], data["rows"], data["masks"])
+        data = mapped_npz(path)
+        if "schema" not in data or str(data["schema"]) != OCCLUSION_SCHEMA:
+            raise ValueError(f"{path} does not hold occlusion of schema {OCCLUSION_SCHEMA}")
+        return cls(np.array(data["coverage"]), np.array(data["hidden"]), np.array(data["rows"]), data["masks"])

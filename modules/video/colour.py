@@ -18,8 +18,13 @@ Bounds = tuple[int, int, int, int]
 Matrix = Literal["bt601", "bt709", "bt2020"]
 ColorTags = tuple[int, int, int, int]
 
-CHROMA_SHIFT = {"yuv420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0)}
-"""The planar 8-bit formats kept as decoded."""
+_SHIFT_OF_SAMPLING = {"yuv420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0)}
+_SUFFIX_OF_DEPTH = {8: "", 10: "10le", 12: "12le"}
+CHROMA_SHIFT = {
+    name + suffix: shift for suffix in _SUFFIX_OF_DEPTH.values() for name, shift in _SHIFT_OF_SAMPLING.items()
+}
+"""The planar formats of 8, 10 and 12 bits that are kept as decoded."""
+BIT_DEPTH = {name + suffix: depth for depth, suffix in _SUFFIX_OF_DEPTH.items() for name in _SHIFT_OF_SAMPLING}
 RANGE_FULL = 2
 """FFmpeg's AVCOL_RANGE_JPEG."""
 
@@ -40,7 +45,8 @@ def resolve_layout(pixel_format: str, color_tags: ColorTags, coded_height: int, 
     """What the numbers of a stream's planes mean.
 
     Args:
-        pixel_format: ``yuv420p | yuv422p | yuv444p``, or the same with FFmpeg's old full-range prefix ``yuvj``.
+        pixel_format: ``yuv420p | yuv422p | yuv444p``, alone, with ``10le`` or ``12le`` behind it, or with FFmpeg's old
+            full-range prefix ``yuvj``.
         color_tags: FFmpeg's numbers (primaries, transfer, space, range). An unspecified space means BT.601 below
             720 coded lines and BT.709 from there on.
         coded_height: lines before the display rotation.
@@ -52,7 +58,7 @@ def resolve_layout(pixel_format: str, color_tags: ColorTags, coded_height: int, 
     """
     name = pixel_format.replace("yuvj", "yuv")
     if name not in CHROMA_SHIFT:
-        raise ValueError(f"pixel format {pixel_format} is not planar 8-bit 4:2:0, 4:2:2 or 4:4:4")
+        raise ValueError(f"pixel format {pixel_format} is not planar 4:2:0, 4:2:2 or 4:4:4 of 8, 10 or 12 bits")
     matrix = _MATRIX_OF_TAG.get(color_tags[2], "bt601" if coded_height < _HD_LINES else "bt709")
     return PlaneLayout(
         pixel_format=name,
@@ -60,7 +66,27 @@ def resolve_layout(pixel_format: str, color_tags: ColorTags, coded_height: int, 
         siting="center" if codec in _CENTRE_SITED_CODECS else "left",
         full_range=pixel_format != name or color_tags[3] == RANGE_FULL,
         matrix=matrix,
+        bit_depth=BIT_DEPTH[name],
     )
+
+
+def deepened(pixel_format: str, bits: int) -> str:
+    """The 8-bit format's counterpart that holds samples of ``bits``; 12 bits are the most that is kept."""
+    name = pixel_format.replace("yuvj", "yuv") if bits > 8 else pixel_format
+    return name + _SUFFIX_OF_DEPTH[8 if bits <= 8 else 10 if bits <= 10 else 12]
+
+
+def largest_code(layout: PlaneLayout) -> int:
+    """The highest number a sample can hold: 255, 1023 or 4095."""
+    return (1 << layout.bit_depth) - 1
+
+
+def luma_8bit(frame: Frame) -> NDArray[np.uint8]:
+    """The luma plane on the scale of 8-bit codes, for measures made for them: itself at 8 bits, rounded above."""
+    luma = frame.planes[0]
+    if frame.layout.bit_depth == 8:
+        return luma
+    return np.asarray(cv2.convertScaleAbs(luma, alpha=2.0 ** (8 - frame.layout.bit_depth)), np.uint8)
 
 
 def rotated_layout(layout: PlaneLayout, quarter_turns: int) -> PlaneLayout:
@@ -113,7 +139,7 @@ def chroma_alpha(alpha: NDArray[np.float32], layout: PlaneLayout) -> NDArray[np.
 
 
 def blend_patch(frame: Frame, patch: FramePatch) -> Frame:
-    """Lay ``patch`` over the frame's planes: one alpha per plane, blended in float, rounded once.
+    """Lay ``patch`` over the frame's planes in their own depth: one alpha per plane, blended in float, rounded once.
 
     Samples where their plane's alpha is 0 are the source's own. Chroma is filtered weighted by alpha, so what
     ``patch.rgb`` holds where alpha is 0 never shows.
@@ -132,14 +158,15 @@ def blend_patch(frame: Frame, patch: FramePatch) -> Frame:
     rgb[~covered] = 0
     codes = _planes_from_rgb(rgb, frame.layout)
     luma, blue, red = (plane.copy() for plane in frame.planes)
+    dtype, largest = luma.dtype, largest_code(frame.layout)
     window = luma[y0:y1, x0:x1]
-    window[:] = np.rint(window + patch.alpha * (codes[..., 0] - window)).astype(np.uint8)
+    window[:] = np.rint(window + patch.alpha * (codes[..., 0] - window)).astype(dtype)
     canvas = _ChromaCanvas.around(patch.bounds, frame)
     alpha = canvas.at_sites(patch.alpha)
     for plane, k in ((blue, 1), (red, 2)):
         window = canvas.window(plane, alpha.shape)
         blended = window + (canvas.at_sites(patch.alpha * codes[..., k]) - alpha * window)
-        window[:] = np.where(alpha > 0, np.clip(np.rint(blended), 0, 255), window).astype(np.uint8)
+        window[:] = np.where(alpha > 0, np.clip(np.rint(blended), 0, largest), window).astype(dtype)
     return replace(frame, planes=(luma, blue, red))
 
 
@@ -173,7 +200,7 @@ class _ChromaCanvas:
         padded = cv2.copyMakeBorder(np.ascontiguousarray(values), *padding, cv2.BORDER_CONSTANT, value=0)
         return _site_mean(np.asarray(padded, np.float32), self.layout)
 
-    def window(self, plane: NDArray[np.uint8], size_hw: tuple[int, ...]) -> NDArray[np.uint8]:
+    def window(self, plane: NDArray, size_hw: tuple[int, ...]) -> NDArray:
         """The canvas's part of a chroma plane, as a view."""
         row, column = self.canvas[1] >> self.layout.chroma_shift[1], self.canvas[0] >> self.layout.chroma_shift[0]
         return plane[row : row + size_hw[0], column : column + size_hw[1]]
@@ -195,7 +222,7 @@ def _rgb_255(frame: Frame, bounds: Bounds) -> NDArray[np.float32]:
     return _transformed(cv2.merge([luma, *chroma]), _rgb_from_yuv(frame.layout))
 
 
-def _upsampled(plane: NDArray[np.uint8], layout: PlaneLayout, bounds: Bounds) -> NDArray[np.float32]:
+def _upsampled(plane: NDArray, layout: PlaneLayout, bounds: Bounds) -> NDArray[np.float32]:
     """Chroma at the luma pixels of ``bounds``, linear between the chroma sites, ``[h, w]``."""
     x0, y0, x1, y1 = bounds
     shift_x, shift_y = layout.chroma_shift
@@ -215,7 +242,7 @@ def _samples_needed(start: int, stop: int, shift: int) -> tuple[int, int]:
     return ((start >> 1) - 1, ((stop - 1) >> 1) + 2) if shift else (start, stop)
 
 
-def _replicated(plane: NDArray[np.uint8], rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.float32]:
+def _replicated(plane: NDArray, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[np.float32]:
     """float32 window of a plane; beyond the plane its edge values continue."""
     height, width = plane.shape
     inside = plane[max(rows[0], 0) : min(rows[1], height), max(columns[0], 0) : min(columns[1], width)]
@@ -287,10 +314,15 @@ def _yuv_from_rgb(layout: PlaneLayout) -> NDArray[np.float64]:
     luma = np.array([red, 1 - red - blue, blue])
     blue_difference = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
     red_difference = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
-    luma_scale, chroma_scale, black = (1.0, 1.0, 0.0) if layout.full_range else (219 / 255, 224 / 255, 16.0)
+    # Above 8 bits, limited range and the middle of chroma are shifted; full range ends at the highest code.
+    finer = float(1 << (layout.bit_depth - 8))
+    whole = largest_code(layout) / 255
+    luma_scale, chroma_scale, black = (
+        (whole, whole, 0.0) if layout.full_range else (219 / 255 * finer, 224 / 255 * finer, 16 * finer)
+    )
     affine = np.empty((3, 4), np.float64)
     affine[:, :3] = luma * luma_scale, blue_difference * chroma_scale, red_difference * chroma_scale
-    affine[:, 3] = black, 128, 128
+    affine[:, 3] = black, 128 * finer, 128 * finer
     return affine
 
 

@@ -39,6 +39,8 @@ def window_info(info: VideoInfo, window: Bounds) -> VideoInfo:
         sample_aspect_ratio=None,
         has_audio=False,
         duration_s=None,
+        field_order="progressive",
+        hdr=None,
     )
 
 

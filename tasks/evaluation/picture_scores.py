@@ -26,6 +26,7 @@ from modules.metrics.steadiness import FlickerMeter
 from modules.structures.crops import transform_points
 from modules.structures.evaluation import EDITED, Trial, TrialRow
 from modules.structures.landmarks import MOUTH
+from modules.video.colour import luma_8bit
 from tasks.evaluation.metrics import SCOPES
 from tasks.evaluation.motion_scores import Columns, mean_of_source
 from tasks.evaluation.reading import CROP_SIZE, Shown, crop_512, shown_frames
@@ -97,7 +98,7 @@ def _measure_mouth(
         return
     points = row.landmarks.points[number] - np.array(window[:2], np.float32)
     mask = mouth_mask(points, picture.rgb.shape[:2])
-    luma = picture.frame.planes[0]
+    luma = luma_8bit(picture.frame)
     meter.put(number, sharpness=sharpness(luma, mask), noise=noise_sigma(luma, mask))
 
 
@@ -108,7 +109,7 @@ def _measure_seam(
     picture, source = pair
     band = edge_band(alpha)
     starts = number == 0 or trial.block[number] != trial.block[number - 1]
-    flicker, own = meter.flicker.update(picture.frame.planes[0], source.frame.planes[0], band, starts)
+    flicker, own = meter.flicker.update(luma_8bit(picture.frame), luma_8bit(source.frame), band, starts)
     outside = exactness(picture.frame.planes, source.frame.planes, alpha, picture.frame.layout)
     meter.put(number, flicker=flicker, flicker_source=own, inexact=100 * outside.changed_share)
     if trial.outcomes[number] != EDITED:

@@ -240,11 +240,12 @@ def load_dataset(config: RADNeRFTaskConfig, face_model: FaceModel, progress: Pro
     Raises:
         CheckpointError: when the clip is not prepared, or with something else.
     """
-    path = VideoWorkspace(config.video_id, resolve_data_root(config)).dataset
+    path = VideoWorkspace(config.video_id, resolve_data_root(config), config.face).dataset
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist; prepare the video first: "
             f"python data_gen/runs/process_video.py --video_id {config.video_id}"
+            + (f" --face {config.face}" if config.face else "")
         )
     try:
         source = NeRFDataset.load(path)
@@ -314,6 +315,7 @@ def save_person(person: PersonField, config: RADNeRFTaskConfig, out_dir: Path, d
     extra = {
         "video_id": source.video_id,
         "source_sha256": source.source_sha256,
+        "face": config.face,
         "train_frames": len(dataset.train_indices),
         "rays": len(dataset.rays),
     }

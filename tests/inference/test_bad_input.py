@@ -80,7 +80,7 @@ def own_data(tmp_path_factory, monkeypatch):
     """Prepared data of these tests goes to a folder of their own."""
     root = tmp_path_factory.mktemp("data")
     defaults = workspace.VideoWorkspace.__init__.__defaults__
-    monkeypatch.setattr(workspace.VideoWorkspace.__init__, "__defaults__", (root,))
+    monkeypatch.setattr(workspace.VideoWorkspace.__init__, "__defaults__", (root, 0))
     yield root
     assert defaults
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from inference.arbitrary_video import open_source, plan_video, predict_motion
+from inference.arbitrary_video import plan_video, predict_motion
+from inference.prepared import open_source
 from inference.driving import speech_track
 from inference.evaluation.motion import model_opening
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary, main

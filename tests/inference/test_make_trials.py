@@ -12,7 +12,7 @@ import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference import make_trials as command
-from inference.arbitrary_video import open_source
+from inference.prepared import open_source
 from inference.evaluation import protocols
 from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import FOLDS, GUARD_S, fold_persons, usual_person

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import wave
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,17 +13,19 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-CHROMA_SHIFT = {"yuv420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0), "yuvj420p": (1, 1)}
+_SHIFT_OF_SAMPLING = {"420": (1, 1), "422": (1, 0), "444": (0, 0)}
 UNTAGGED = (2, 2, 2, 0)
 """FFmpeg's numbers for "unspecified": primaries, transfer, matrix, range."""
 
-Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+Planes = tuple[NDArray, NDArray, NDArray]
+"""uint8, or uint16 above 8 bits."""
 
 
 @dataclass(frozen=True)
 class ClipSpec:
     """What to generate. ``pts`` (in ``time_base``) overrides the constant rate; ``hidden`` frames lie before the edit
-    list's start; ``rotation_deg`` is counter-clockwise, as PyAV reads it back; ``tone_hz`` adds AAC sound.
+    list's start; ``rotation_deg`` is counter-clockwise, as PyAV reads it back; ``tone_hz`` adds AAC sound; ``options``
+    are the encoder's own.
     """
 
     width: int = 64
@@ -39,6 +41,7 @@ class ClipSpec:
     tone_hz: float | None = None
     codec: str | None = None
     sample_aspect_ratio: Fraction | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,18 @@ def make_clip(path: Path, spec: ClipSpec | None = None) -> Clip:
     return Clip(path, spec, shown, planes[spec.hidden :])
 
 
+def depth_of(pixel_format: str) -> int:
+    """Bits per sample: 8, 10 or 12."""
+    return int(pixel_format.partition("p")[2].removesuffix("le") or 8)
+
+
 def frame_planes(spec: ClipSpec, index: int) -> Planes:
-    """Planes of frame ``index``: gradients that move, a bright square that moves, a corner of noise; within 16..235."""
+    """Planes of frame ``index``: gradients that move, a bright square that moves, a corner of noise; within 16..235,
+    or that range of a greater depth with its lowest bits used.
+    """
     generator = np.random.default_rng(index)
-    shift_x, shift_y = CHROMA_SHIFT[spec.pixel_format]
+    shift_x, shift_y = _shift_of(spec.pixel_format)
+    finer = 1 << (depth_of(spec.pixel_format) - 8)
     made = []
     for plane in range(3):
         width = -(-spec.width >> shift_x) if plane else spec.width
@@ -91,17 +102,17 @@ def frame_planes(spec: ClipSpec, index: int) -> Planes:
         left, top = int((0.1 + 0.02 * index) * width) % max(width - 4, 1), height // 3
         values[top : top + height // 4, left : left + width // 5] = 200 - 50 * plane
         values[: height // 4, : width // 4] += generator.uniform(-20, 20, (height // 4, width // 4))
-        made.append(np.clip(np.rint(values), 16, 235).astype(np.uint8))
+        coded = np.clip(np.rint(values * finer), 16 * finer, 235 * finer)
+        made.append(coded.astype(np.uint8 if finer == 1 else np.uint16))
     return made[0], made[1], made[2]
 
 
-def video_frame(planes: Sequence[NDArray[np.uint8]], pixel_format: str, pts: int, time_base: Fraction) -> av.VideoFrame:
+def video_frame(planes: Sequence[NDArray], pixel_format: str, pts: int, time_base: Fraction) -> av.VideoFrame:
     """A PyAV frame holding copies of ``planes``."""
     height, width = planes[0].shape
     frame = av.VideoFrame(width, height, pixel_format)
     for target, source in zip(frame.planes, planes, strict=True):
-        rows = np.frombuffer(target, np.uint8).reshape(target.height, target.line_size)
-        rows[:, : target.width] = source
+        _samples(target, depth_of(pixel_format))[:] = source
     frame.pts, frame.time_base = pts, time_base
     return frame
 
@@ -132,9 +143,8 @@ def read_video(path: Path) -> tuple[list[Fraction], list[Planes], av.VideoFrame]
     with av.open(str(path)) as container:
         for last in container.decode(video=0):
             times.append(last.pts * last.time_base)
-            images.append(
-                tuple(np.frombuffer(p, np.uint8).reshape(p.height, -1)[:, : p.width].copy() for p in last.planes)
-            )
+            depth = last.format.components[0].bits
+            images.append(tuple(_samples(plane, depth).copy() for plane in last.planes))
     assert last is not None
     return times, images, last
 
@@ -154,11 +164,21 @@ def read_audio(path: Path) -> tuple[NDArray[np.float32], int, float]:
     return np.concatenate(blocks), rate, start_s or 0.0
 
 
+def _shift_of(pixel_format: str) -> tuple[int, int]:
+    return next(shift for sampling, shift in _SHIFT_OF_SAMPLING.items() if sampling in pixel_format)
+
+
+def _samples(plane: av.video.plane.VideoPlane, depth: int) -> NDArray:
+    rows = np.frombuffer(plane, np.uint8 if depth == 8 else np.dtype("<u2")).reshape(plane.height, -1)
+    return rows[:, : plane.width]
+
+
 def _video_stream(container: av.container.OutputContainer, spec: ClipSpec) -> av.VideoStream:
-    shift_x, shift_y = CHROMA_SHIFT[spec.pixel_format]
-    fits_x264 = spec.width % (1 << shift_x) == 0 and spec.height % (1 << shift_y) == 0
-    codec = spec.codec or ("libx264" if fits_x264 else "ffv1")
-    stream = container.add_stream(codec, rate=spec.rate, options={"qp": "0"} if codec == "libx264" else {})
+    shift_x, shift_y = _shift_of(spec.pixel_format)
+    has_whole_chroma = spec.width % (1 << shift_x) == 0 and spec.height % (1 << shift_y) == 0
+    codec = spec.codec or ("libx264" if has_whole_chroma and depth_of(spec.pixel_format) <= 10 else "ffv1")
+    options = {**({"qp": "0"} if codec == "libx264" else {}), **spec.options}
+    stream = container.add_stream(codec, rate=spec.rate, options=options)
     stream.width, stream.height, stream.pix_fmt = spec.width, spec.height, spec.pixel_format
     stream.time_base = stream.codec_context.time_base = spec.time_base
     if spec.sample_aspect_ratio is not None:

@@ -84,7 +84,7 @@ class TinyRun:
 def own_folders(root: Path) -> Iterator[None]:
     """Prepared data and trained people go below ``root`` instead of the repository."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workspace.VideoWorkspace.__init__, "__defaults__", (root / "data",))
+        patch.setattr(workspace.VideoWorkspace.__init__, "__defaults__", (root / "data", 0))
         for function in (identity.find_identity, identity.train_identity):
             assert function.__defaults__ is not None
             patch.setattr(function, "__defaults__", (*function.__defaults__[:-1], root / "identities"))

@@ -146,9 +146,15 @@ class BlazeFace:
         )
         self._min_score = min_score
 
-    def detect(self, rgb: NDArray[np.uint8], area: BoundingBox | None = None) -> list[FaceDetection]:
-        """Faces in ``area`` of an RGB image, best first; six key points: eyes, nose, mouth, ears (image-left first)."""
-        region = letterbox_region(rgb, area)
+    def detect(self, rgb: NDArray[np.uint8], area: BoundingBox | CropRegion | None = None) -> list[FaceDetection]:
+        """Faces in ``area`` of an RGB image, best first; six key points: eyes, nose, mouth, ears (image-left first).
+
+        Args:
+            rgb: ``[H, W, 3]`` uint8.
+            area: look only here; a ``CropRegion`` is looked through as it is turned, and a face found there gets the
+                upright box around it (that of the turned box's ellipse, which is nearer to a face than its corners).
+        """
+        region = area if isinstance(area, CropRegion) else letterbox_region(rgb, area)
         image = sample_region(rgb, region, self._size, border_mode=cv2.BORDER_CONSTANT)
         outputs = self._model.run((image.astype(np.float32) / 127.5 - 1.0)[None])
         raw = weighted_nms(
@@ -162,6 +168,16 @@ class BlazeFace:
 
 
 def _face(image_from_unit: NDArray, box: NDArray, keypoints: NDArray, score: float) -> FaceDetection:
-    (x0, y0), (x1, y1) = transform_points(image_from_unit, box.reshape(2, 2))
     points = transform_points(image_from_unit, keypoints).astype(np.float32)
-    return FaceDetection(BoundingBox(float(x0), float(y0), float(x1), float(y1)), float(score), points)
+    return FaceDetection(turned_box(box, image_from_unit), float(score), points)
+
+
+def turned_box(box: NDArray, dst_from_src: NDArray[np.float64]) -> BoundingBox:
+    """Upright box of a face whose box ``[4]`` is mapped by a similarity ``[3, 3]``: that of the ellipse inside it.
+
+    The corners of a box turned by 45° span twice its area; the face in it does not grow.
+    """
+    low, high = np.asarray(box, dtype=np.float64).reshape(2, 2)
+    x, y = (float(v) for v in transform_points(dst_from_src, (low + high) / 2))
+    half_x, half_y = (float(v) for v in np.linalg.norm(dst_from_src[:2, :2] * (high - low) / 2, axis=1))
+    return BoundingBox(x - half_x, y - half_y, x + half_x, y + half_y)

@@ -1,20 +1,28 @@
-"""Kalman filter and Rauch-Tung-Striebel smoother for box tracks; motion is constant velocity with random kicks."""
+"""Smooth box tracks: Kalman filter with Rauch-Tung-Striebel smoother for whole clips, One-Euro for live use.
+
+Centre x, centre y, log width and log height are four independent signals of constant velocity with random kicks. They
+are seen or missed together, so one 2 × 2 covariance serves all four and a clip costs some microseconds a frame.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
-from filterpy.common import Q_discrete_white_noise
-from filterpy.kalman import KalmanFilter
 from numpy.typing import NDArray
 
 MEASUREMENT_STD = 0.01
 """Noise of one box edge over the face size; landmark boxes jitter about this much."""
 ACCELERATION_STD = 0.02
 """Kick per frame² over the face size; a fast nod reaches 0.1 face sizes per frame within five frames."""
+START_SPEED_VARIANCE = 0.01
+"""Of the unknown velocity in a track's first frame, (face sizes per frame)²."""
 JUMP = 0.75
 """A box that moves (or grows) by more than this many face sizes in one frame is another shot or another face."""
+
+_KICK = ACCELERATION_STD**2 * np.array([[0.25, 0.5], [0.5, 1.0]])
+"""Covariance that one random acceleration, held for a frame, adds to (position, velocity)."""
+_STEP = np.array([[1.0, 1.0], [0.0, 1.0]])
 
 Boxes = NDArray[np.float64]
 
@@ -45,7 +53,7 @@ def smooth_boxes(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:
 
 def split_at_jumps(boxes: Boxes, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """Group detected ``rows`` into pieces the same face can have passed through; the allowance grows with the gap."""
-    states = _to_states(boxes[rows])
+    states = boxes_to_states(boxes[rows])
     size = np.exp((states[:, 2] + states[:, 3]) / 2)
     step = np.abs(np.diff(states, axis=0))
     moved = np.maximum(step[:, 0], step[:, 1]) / np.minimum(size[1:], size[:-1])
@@ -54,37 +62,140 @@ def split_at_jumps(boxes: Boxes, rows: NDArray[np.intp]) -> list[NDArray[np.intp
     return np.split(rows, breaks)
 
 
+def kalman_rts(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Smoothed positions ``[T, K]`` of K signals, in units in which the noise is ``MEASUREMENT_STD``.
+
+    Args:
+        values: ``[T, K]``; rows that are not ``seen`` are never read. The first row must be seen.
+        seen: ``[T]`` bool.
+    """
+    gains, backward = _gains(seen)
+    means = np.empty((len(values), 2, values.shape[1]))  # position and velocity, after the measurement
+    position, velocity = values[0], np.zeros(values.shape[1])
+    for row in range(len(values)):
+        position = position + velocity
+        if seen[row]:
+            surprise = values[row] - position
+            position, velocity = position + gains[row, 0] * surprise, velocity + gains[row, 1] * surprise
+        means[row] = position, velocity
+    for row in range(len(values) - 2, -1, -1):
+        means[row] += backward[row] @ (means[row + 1] - _STEP @ means[row])
+    return means[:, 0]
+
+
+def _gains(seen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Kalman gains ``[T, 2]`` and smoother gains ``[T, 2, 2]``: they depend on what is seen, not on where."""
+    noise = MEASUREMENT_STD**2
+    (kick_pp, kick_pv), (_, kick_vv) = _KICK.tolist()
+    pp, pv, vv = noise, 0.0, START_SPEED_VARIANCE  # covariance of position and velocity
+    gains, covariances = np.zeros((len(seen), 2)), np.empty((len(seen), 2, 2))
+    for row, is_seen in enumerate(seen.tolist()):
+        pp, pv, vv = pp + 2 * pv + vv + kick_pp, pv + vv + kick_pv, vv + kick_vv
+        if is_seen:
+            gain_p, gain_v = pp / (pp + noise), pv / (pp + noise)
+            gains[row] = gain_p, gain_v
+            pp, pv, vv = pp - gain_p * pp, pv - gain_p * pv, vv - gain_v * pv
+        covariances[row] = (pp, pv), (pv, vv)
+    predicted = _STEP @ covariances @ _STEP.T + _KICK
+    return gains, covariances @ _STEP.T @ np.linalg.inv(predicted)
+
+
 def _smooth_piece(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:
-    states = _to_states(boxes)
+    states = boxes_to_states(boxes)
     size = float(np.median(np.exp((states[is_detected, 2] + states[is_detected, 3]) / 2)))
     unit = np.array([size, size, 1.0, 1.0])
-    scaled = states / unit
-    filtered = _constant_velocity_filter(scaled[0])
-    means, covariances, _, _ = filtered.batch_filter(
-        [row if seen else None for row, seen in zip(scaled, is_detected, strict=True)]
-    )
-    smoothed = filtered.rts_smoother(means, covariances)[0]
-    return _to_boxes(smoothed.reshape(len(boxes), 4, 2)[:, :, 0] * unit)
+    return states_to_boxes(kalman_rts(states / unit, is_detected) * unit)
 
 
-def _constant_velocity_filter(start: NDArray) -> KalmanFilter:
-    """State: position and velocity of centre x, centre y, log width, log height, in face sizes per frame."""
-    kalman: Any = KalmanFilter(dim_x=8, dim_z=4)  # filterpy's inferred types know only its initial zeros
-    kalman.F = np.kron(np.eye(4), np.array([[1.0, 1.0], [0.0, 1.0]]))
-    kalman.H = np.kron(np.eye(4), np.array([[1.0, 0.0]]))
-    kalman.R = np.eye(4) * MEASUREMENT_STD**2
-    kick = np.asarray(Q_discrete_white_noise(dim=2, dt=1.0, var=ACCELERATION_STD**2), dtype=np.float64)
-    kalman.Q = np.kron(np.eye(4), kick)
-    kalman.P = np.kron(np.eye(4), np.diag([MEASUREMENT_STD**2, 0.01]))
-    kalman.x = np.stack([start, np.zeros(4)], axis=1).reshape(8)
-    return kalman
+class OneEuroFilter:
+    """Low-pass filter for live signals whose cut-off rises with speed (Casiez, Roussel and Vogel, CHI 2012).
+
+    A slow signal is freed from jitter, a fast one from lag. It needs no future, so it serves live use; whole clips are
+    better off with ``smooth_boxes``.
+
+    Args:
+        min_cutoff_hz: cut-off at rest; lower means less jitter.
+        beta: how much the cut-off rises, in Hz per (unit of the signal per second); higher means less lag.
+        speed_cutoff_hz: cut-off of the speed's own filter.
+    """
+
+    def __init__(self, min_cutoff_hz: float = 1.0, beta: float = 0.0, speed_cutoff_hz: float = 1.0) -> None:
+        if min_cutoff_hz <= 0 or speed_cutoff_hz <= 0 or beta < 0:
+            raise ValueError(
+                f"cut-offs must be positive and beta not negative: {min_cutoff_hz}, {speed_cutoff_hz}, {beta}"
+            )
+        self._min_cutoff_hz, self._beta, self._speed_cutoff_hz = min_cutoff_hz, beta, speed_cutoff_hz
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen; the next value passes through."""
+        self._time_s: float | None = None
+        self._value = self._speed = np.zeros(0)
+
+    def update(self, value: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
+        """The filtered ``[K]`` signals at ``time_s`` (seconds); each signal has its own cut-off.
+
+        Raises:
+            ValueError: when time does not move forward.
+        """
+        value = np.asarray(value, dtype=np.float64)
+        if self._time_s is None:
+            self._time_s, self._value, self._speed = time_s, value, np.zeros_like(value)
+            return value
+        elapsed = time_s - self._time_s
+        if elapsed <= 0:
+            raise ValueError(f"live values must come in order of time: {time_s} s after {self._time_s} s")
+        speed = (value - self._value) / elapsed
+        self._speed = self._speed + _pull(self._speed_cutoff_hz, elapsed) * (speed - self._speed)
+        cutoff = self._min_cutoff_hz + self._beta * np.abs(self._speed)
+        self._value = self._value + _pull(cutoff, elapsed) * (value - self._value)
+        self._time_s = time_s
+        return self._value
 
 
-def _to_states(boxes: Boxes) -> NDArray[np.float64]:
+class LiveBoxSmoother:
+    """One-Euro over a box that arrives frame by frame; a jump starts it over, and so does ``reset``.
+
+    Args:
+        min_cutoff_hz: see ``OneEuroFilter``.
+        beta: likewise, for speeds in face sizes per second.
+    """
+
+    def __init__(self, min_cutoff_hz: float = 1.5, beta: float = 3.0) -> None:
+        self._filter = OneEuroFilter(min_cutoff_hz, beta)
+        self._unit = np.ones(4)
+        self._last: Boxes | None = None
+
+    def reset(self) -> None:
+        """Start over, for instance at a cut."""
+        self._filter.reset()
+        self._last = None
+
+    def update(self, box: NDArray[np.float64], time_s: float) -> NDArray[np.float64]:
+        """The smoothed box ``[4]`` at ``time_s``, seconds."""
+        if self._last is not None and len(split_at_jumps(np.stack([self._last, box]), np.arange(2))) > 1:
+            self.reset()
+        state = boxes_to_states(box[None])[0]
+        if self._last is None:
+            size = math.exp((state[2] + state[3]) / 2)
+            self._unit = np.array([size, size, 1.0, 1.0])
+        self._last = box
+        return states_to_boxes((self._filter.update(state / self._unit, time_s) * self._unit)[None])[0]
+
+
+def _pull(cutoff_hz: float | NDArray[np.float64], elapsed_s: float) -> float | NDArray[np.float64]:
+    """Share of the way to a new value that a first-order low-pass goes in one step."""
+    radians = 2 * math.pi * cutoff_hz * elapsed_s
+    return radians / (radians + 1)
+
+
+def boxes_to_states(boxes: Boxes) -> NDArray[np.float64]:
+    """Boxes ``[T, 4]`` as centre x, centre y, log width, log height."""
     low, high = boxes[:, :2], boxes[:, 2:]
     return np.concatenate([(low + high) / 2, np.log(high - low)], axis=1)
 
 
-def _to_boxes(states: NDArray[np.float64]) -> Boxes:
+def states_to_boxes(states: NDArray[np.float64]) -> Boxes:
+    """The inverse of ``boxes_to_states``."""
     half = np.exp(states[:, 2:]) / 2
     return np.concatenate([states[:, :2] - half, states[:, :2] + half], axis=1)

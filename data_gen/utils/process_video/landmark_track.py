@@ -1,30 +1,119 @@
-"""One streaming pass over a video: follow the largest face, put 478 landmarks on it, and say where there is none.
+"""The landmarks of one face, out of what tracking saw of all of them.
 
-``face_follower`` looks at frames; what needs the whole clip (rejecting false faces, smoothing) works on tables here.
+Reads: an observation log and the face table made from it. Writes: one landmark table with a row per frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import Landmarker
-from data_gen.utils.process_video.box_smoothing import smooth_boxes
-from data_gen.utils.process_video.face_follower import (
-    Detector,
-    FaceFollower,
-    FollowConfig,
-    Observation,
-    landmark_box,
+from data_gen.utils.process_video.face_table import (
+    BeliefConfig,
+    Sights,
+    believed_tracks,
+    build_face_table,
+    gather_sights,
 )
-from data_gen.utils.process_video.landmark_smoothing import smooth_landmarks
+from data_gen.utils.process_video.face_tracker import Detector, FaceTracker, FollowConfig, Sighting
+from data_gen.utils.process_video.landmark_smoothing import WINDOW, smooth_landmarks
+from data_gen.utils.process_video.observation_log import Observations
+from data_gen.utils.process_video.scene_cuts import marked_shots
 from modules.commons.errors import NoFaceError
-from modules.commons.progress import Progress
+from modules.commons.progress import Progress, silent
+from modules.structures.faces import FaceTable
 from modules.structures.frames import Frame
-from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE, Landmarks2D, face_height_px
-from modules.structures.tracks import FaceTrack
+from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE, Landmarks2D
+from modules.structures.tracks import FaceTrack, FrameStatus
+
+BLOCK = 1024
+"""Frames whose landmarks are in memory at once."""
+FITTABLE = (FrameStatus.DETECTED, FrameStatus.OCCLUDED, FrameStatus.PROFILE)
+"""Statuses in which a face's landmarks are worth fitting to."""
+COLUMNS: dict[str, tuple[int, ...]] = {
+    "points": (N_MEDIAPIPE, 2),
+    "depth": (N_MEDIAPIPE,),
+    "blendshapes": (len(MEDIAPIPE_BLENDSHAPES),),
+}
+WIDTHS = {name: math.prod(shape) for name, shape in COLUMNS.items()}
+ROW_WIDTH = sum(WIDTHS.values())
+"""float32 numbers that are stored per frame."""
+
+
+def write_landmarks(table: FaceTable, face: int, segments: Iterable[Observations], path: Path) -> None:
+    """Write the smoothed landmarks of one face over the whole video; memory is a block, whatever the length.
+
+    Args:
+        table: of the video.
+        face: number of the face.
+        segments: of the log the table was made from.
+        path: of the landmark table.
+    """
+    valid = np.isin(table.track_over_video(face).status, FITTABLE)
+    scratch = path.with_name(path.name + ".raw.tmp")
+    try:
+        with scratch.open("wb") as file:
+            for rows, values in _rows_of_face(segments, table.faces[face].tracks):
+                for row, value in zip(rows, values, strict=True):
+                    file.seek(int(row) * value.nbytes)
+                    file.write(value.tobytes())
+            file.truncate(len(valid) * ROW_WIDTH * 4)
+        with Landmarks2D.writer(path, valid) as writer:
+            for start in range(0, len(valid), BLOCK):
+                stop = min(start + BLOCK, len(valid))
+                block = smoothed_block(scratch, valid, start, stop)
+                writer.append(points=block.points, depth=block.depth, blendshapes=block.blendshapes)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _rows_of_face(
+    segments: Iterable[Observations], tracks: tuple[int, ...]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """(frames, packed landmarks ``[n, width]``) of the sightings of some tracks."""
+    for segment in segments:
+        # of two sights in one frame the first counts, so it is written last
+        mine = np.flatnonzero(np.isin(segment.tracks, tracks))[::-1]
+        columns = [getattr(segment, name)[mine].reshape(len(mine), width) for name, width in WIDTHS.items()]
+        yield segment.rows[mine], np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)
+
+
+def smoothed_block(scratch: Path, valid: NDArray[np.bool_], start: int, stop: int) -> Landmarks2D:
+    """Smoothed landmarks of frames ``start .. stop``, as smoothing the whole clip at once would give them."""
+    first, last = max(start - WINDOW, 0), min(stop + WINDOW, len(valid))
+    packed = np.fromfile(scratch, np.float32, (last - first) * ROW_WIDTH, offset=first * ROW_WIDTH * 4)
+    packed = packed.reshape(-1, ROW_WIDTH)
+    packed[~valid[first:last]] = np.nan
+    columns = np.split(packed, np.cumsum(list(WIDTHS.values()))[:-1], axis=1)
+    points, depth, blendshapes = (
+        column.reshape(len(column), *shape) for column, shape in zip(columns, COLUMNS.values(), strict=True)
+    )
+    whole = smooth_landmarks(Landmarks2D(points, depth, valid[first:last], blendshapes))
+    inside = slice(start - first, stop - first)
+    return Landmarks2D(whole.points[inside], whole.depth[inside], whole.valid[inside], whole.blendshapes[inside])
+
+
+def check_faces(table: FaceTable, sights: Sights, least_px: float) -> None:
+    """Refuse a video without a face that can be worked on.
+
+    Raises:
+        NoFaceError: with one sentence that says what was found.
+    """
+    count = len(table.times_s)
+    if count == 0:
+        raise NoFaceError("no face was found: the video holds no frames")
+    if not len(table):
+        raise NoFaceError(f"no face was found in any of the {count} frames: the video must show a face")
+    tallest = max(float(np.median(sights.height[np.isin(sights.tracks, face.tracks)])) for face in table.faces)
+    if tallest < least_px:
+        raise NoFaceError(
+            f"the face is about {tallest:.0f} px high, at least {least_px:.0f} px are needed: use a larger video"
+        )
 
 
 def track_and_landmark(
@@ -32,96 +121,65 @@ def track_and_landmark(
     landmarker: Landmarker,
     detector: Detector,
     *,
-    min_face_px: float = 24,
-    config: FollowConfig | None = None,
-    progress: Progress | None = None,
+    follow: FollowConfig | None = None,
+    believe: BeliefConfig | None = None,
+    progress: Progress = silent,
 ) -> tuple[FaceTrack, Landmarks2D]:
-    """Follow the largest face of a video in one streaming pass.
+    """Follow the most important face of a short clip, in memory; whole videos go through the stages instead.
 
     Args:
         frames: upright frames in presentation order.
         landmarker: puts landmarks on a face (``FaceLandmarker``).
         detector: finds faces (``FaceDetector``).
-        min_face_px: least face height (forehead to chin) that is worth working on.
-        config: when a face is believed.
+        follow: when a face is followed.
+        believe: when a track is believed.
         progress: told ``("track", frames done, 0)``.
 
     Returns:
-        Track and landmarks with one row per frame. Frames without a believable face are False and NaN; the track's
-        boxes (of the landmarks, smoothed) are predictions there.
+        Track and landmarks with one row per frame.
 
     Raises:
         NoFaceError: when no believable face is found, or it is too small.
     """
-    config = config or FollowConfig()
-    follower = FaceFollower(landmarker, detector, config)
-    observations: list[Observation] = []
-    for frame in frames:
-        for row, observation in follower.step(frame).items():
-            observations[row : row + 1] = [observation]
-        if progress is not None:
-            progress("track", len(observations), 0)
-    believed = believed_rows(observations, config)
-    if not believed.any():
-        raise NoFaceError(_no_face_message(len(observations)))
-    landmarks = smooth_landmarks(_table(observations, believed))
-    height = float(np.median(face_height_px(landmarks.points[believed])))
-    if height < min_face_px:
-        raise NoFaceError(
-            f"the face is about {height:.0f} px high, at least {min_face_px:.0f} px are needed: use a larger video"
-        )
-    return _track(landmarks, observations), landmarks
+    believe = believe or BeliefConfig()
+    table, segment, sights = _track_in_memory(frames, landmarker, detector, follow, believe, progress)
+    check_faces(table, sights, believe.min_face_px)
+    track = table.track_over_video(0)
+    valid = np.isin(track.status, FITTABLE)
+    arrays = {name: np.full((len(valid), *shape), np.nan, np.float32) for name, shape in COLUMNS.items()}
+    mine = np.flatnonzero(np.isin(segment.tracks, table.faces[0].tracks))[::-1]
+    for name, array in arrays.items():
+        array[segment.rows[mine]] = getattr(segment, name)[mine]
+        array[~valid] = np.nan
+    return track, smooth_landmarks(Landmarks2D(arrays["points"], arrays["depth"], valid, arrays["blendshapes"]))
 
 
-def _no_face_message(count: int) -> str:
-    if count == 0:
-        return "no face was found: the video holds no frames"
-    return f"no face was found in any of the {count} frames: the video must show a face"
+def track_in_memory(
+    frames: Iterable[Frame], landmarker: Landmarker, detector: Detector, *, follow: FollowConfig | None = None
+) -> FaceTable:
+    """Every face of a short clip; see ``track_and_landmark``."""
+    return _track_in_memory(frames, landmarker, detector, follow, BeliefConfig(), silent)[0]
 
 
-def believed_rows(observations: list[Observation], config: FollowConfig) -> NDArray[np.bool_]:
-    """``[T]`` rows that count as the face: long and often enough confirmed runs of the main person of each shot."""
-    seen = np.array([o.result is not None for o in observations], dtype=bool)
-    runs = np.array([o.run for o in observations], dtype=np.int64)
-    asked = np.array([o.agreed is not None for o in observations], dtype=bool)
-    agreed = np.array([o.agreed is True for o in observations], dtype=bool)
-    believed = np.zeros(len(observations), dtype=bool)
-    shortest = min(config.min_run, len(observations))
-    for run in np.unique(runs[seen]):
-        rows = seen & (runs == run)
-        support = agreed[rows].sum() / max(1, asked[rows].sum())
-        if rows.sum() >= shortest and support >= config.min_support:
-            believed |= rows
-    return believed & _main_person(observations, believed)
-
-
-def _main_person(observations: list[Observation], believed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """``[T]`` rows of the person with the most face area over time, shot by shot."""
-    area: dict[int, dict[int, float]] = {}
-    for row in np.flatnonzero(believed):
-        seen = observations[row]
-        if seen.result is not None:
-            persons = area.setdefault(seen.shot, {})
-            persons[seen.person] = persons.get(seen.person, 0.0) + landmark_box(seen.result.points).area
-    main = {shot: max(persons, key=persons.__getitem__) for shot, persons in area.items()}
-    return np.array([main.get(o.shot) == o.person for o in observations], dtype=bool)
-
-
-def _table(observations: list[Observation], believed: NDArray[np.bool_]) -> Landmarks2D:
-    count = len(observations)
-    points = np.full((count, N_MEDIAPIPE, 2), np.nan, dtype=np.float32)
-    depth = np.full((count, N_MEDIAPIPE), np.nan, dtype=np.float32)
-    blendshapes = np.full((count, len(MEDIAPIPE_BLENDSHAPES)), np.nan, dtype=np.float32)
-    for row in np.flatnonzero(believed):
-        result = observations[row].result
-        if result is not None:
-            points[row], depth[row], blendshapes[row] = result.points, result.depth, result.blendshapes
-    return Landmarks2D(points, depth, believed, blendshapes)
-
-
-def _track(landmarks: Landmarks2D, observations: list[Observation]) -> FaceTrack:
-    boxes = np.full((len(landmarks), 4), np.nan)
-    for row in np.flatnonzero(landmarks.valid):
-        boxes[row] = landmark_box(landmarks.points[row]).as_array()
-    scores = np.array([o.result.score if o.result is not None else 0.0 for o in observations], dtype=np.float32)
-    return FaceTrack(smooth_boxes(boxes, landmarks.valid), landmarks.valid, scores * landmarks.valid)
+def _track_in_memory(
+    frames: Iterable[Frame], landmarker: Landmarker, detector: Detector, follow: FollowConfig | None,
+    believe: BeliefConfig, progress: Progress,
+) -> tuple[FaceTable, Observations, Sights]:  # fmt: skip
+    tracker = FaceTracker(landmarker, detector, follow or FollowConfig())
+    sightings: list[Sighting] = []
+    times: list[float] = []
+    starts = [0]
+    size_hw = (1, 1)
+    for row, (frame, starts_shot) in enumerate(marked_shots(frames)):
+        if row and starts_shot:
+            starts.append(row)
+        sightings += tracker.step(frame, starts_shot=starts_shot)
+        times.append(float(frame.time_s))
+        size_hw = frame.size_hw
+        progress("track", row + 1, 0)
+    segment = Observations.of(sightings)
+    sights = gather_sights([segment])
+    times_s, shot_starts = np.array(times) - (times[0] if times else 0), np.array(starts, np.int64)
+    empty = FaceTable(size_hw, times_s, shot_starts, ())
+    persons = [[int(track)] for track in believed_tracks(sights, empty.shots, believe)]
+    return build_face_table(sights, persons, times_s, shot_starts, size_hw, believe), segment, sights

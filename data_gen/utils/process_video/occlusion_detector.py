@@ -22,7 +22,7 @@ from data_gen.utils.mp_feature_extractors.hand_landmarker import (
     region_of_palm,
     same_hand,
 )
-from data_gen.utils.process_video.face_follower import landmark_box
+from data_gen.utils.process_video.face_geometry import landmark_box
 from data_gen.utils.process_video.hand_outline import hand_mask, hand_size
 from data_gen.utils.process_video.hand_tracker import HandFrame, HandTracker
 from modules.commons.workspace import MEDIAPIPE_DIR

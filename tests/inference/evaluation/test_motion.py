@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from data_gen.utils.process_audio.vad import RATE_HZ
-from inference.arbitrary_video import open_source
-from inference.driving import MAX_HAND_COVER, MOUTH_ROWS
+from inference.driving import MOUTH_ROWS, source_motion
 from inference.edit_plan import COVERED, NO_FACE, POOR_FIT, EditConfig
 from inference.evaluation.motion import (
     driven_landmarks,
@@ -29,6 +28,8 @@ from inference.evaluation.motion import (
     with_mouth,
 )
 from inference.evaluation.protocols import SHIFT_S
+from inference.prepared import open_source
+from inference.usable_faces import MAX_HAND_COVER
 from modules.commons.errors import AudioReadError
 from modules.commons.progress import silent
 from modules.face_model.model import ARKIT_NAMES
@@ -62,21 +63,23 @@ def open_jaw(source, amount):
 
 
 def test_every_frame_is_edited_or_says_why_not(source):
-    coverage = source.occlusion.coverage.copy()
+    coverage = np.zeros_like(source.occlusion.coverage)
     valid, residual = source.coeffs.valid.copy(), source.coeffs.residual.copy()
-    coverage[:] = MAX_HAND_COVER  # as much as is bearable
-    coverage[[3, 4]] = MAX_HAND_COVER + 0.01
+    coverage[2] = MAX_HAND_COVER  # as much as is bearable
+    coverage[[3, 4, 9]] = MAX_HAND_COVER + 0.01
     valid[[4, 5]] = False
     limit = EditConfig().max_residual
-    residual[[5, 6, 7, 8]] = np.nan, np.nan, limit, limit + 0.001
+    residual[[2, 5, 6, 7, 8, 9]] = limit + 0.1, np.nan, np.nan, limit, limit + 0.001, limit + 0.1
     broken = replace(
         source,
         occlusion=replace(source.occlusion, coverage=coverage),
         coeffs=replace(source.coeffs, valid=valid, residual=residual),
     )
     outcomes = frame_outcomes(broken)
-    assert outcomes[3:9] == [COVERED, NO_FACE, NO_FACE, POOR_FIT, EDITED, POOR_FIT]
-    assert set(outcomes[:3] + outcomes[9:]) == {EDITED} and len(outcomes) == len(source)
+    assert outcomes[2:10] == [EDITED, COVERED, NO_FACE, NO_FACE, POOR_FIT, EDITED, POOR_FIT, COVERED]
+    assert set(outcomes[:2] + outcomes[10:]) == {EDITED} and len(outcomes) == len(source)
+    rows = np.arange(len(source))
+    assert source_motion(broken, rows, source.times_s).reasons == tuple(outcomes), "a job goes by the same rule"
     plan = full_plan(broken, source.coeffs.expression)
     assert plan.reasons == tuple(outcomes)
     np.testing.assert_array_equal(plan.strength, [float(outcome == EDITED) for outcome in outcomes])

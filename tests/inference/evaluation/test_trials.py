@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
-from inference.arbitrary_video import FrameEditor, open_source
+from inference.frame_editor import FrameEditor
+from inference.prepared import open_source
 from inference.edit_plan import COVERED
 from inference.evaluation.motion import full_plan, jaw_gap_px, model_opening
 from inference.evaluation.painters import Painted, PersonPainter, RetrievalPainter

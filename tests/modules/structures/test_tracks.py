@@ -7,7 +7,7 @@ from modules.structures.tracks import FaceTrack
 
 def make_track(count=4):
     boxes = np.tile([1.0, 2.0, 5.0, 9.0], (count, 1))
-    return FaceTrack(boxes, np.array([True, False, True, True][:count]), np.linspace(0, 1, count, dtype=np.float32), 7)
+    return FaceTrack(boxes, np.array([1, 0, 1, 4], np.uint8)[:count], np.linspace(0, 1, count, dtype=np.float32), 7)
 
 
 def test_arrays_of_different_length_are_refused():
@@ -26,7 +26,7 @@ def test_save_and_load_round_trip(tmp_path):
     again = FaceTrack.load(tmp_path / "track.npz")
     np.testing.assert_array_equal(again.boxes, track.boxes)
     np.testing.assert_array_equal(again.is_detected, track.is_detected)
-    np.testing.assert_array_equal(again.scores, track.scores)
+    np.testing.assert_array_equal(again.confidence, track.confidence)
     assert again.first_frame == 7
     assert [path.name for path in tmp_path.iterdir()] == ["track.npz"], "no temporary file stays"
 

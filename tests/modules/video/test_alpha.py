@@ -36,13 +36,13 @@ def round_trip(path: Path, source: Path, edits) -> tuple[list[np.ndarray], list]
     return [alpha_of(frame) for frame in back], frames
 
 
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p12le"])
 @pytest.mark.parametrize("size", [(64, 48), (63, 47)])
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 def test_alpha_comes_back_within_a_step_and_never_vanishes(tmp_path, pixel_format, size, suffix):
     width, height = size
     spec = ClipSpec(width=width, height=height, n_frames=3, pixel_format=pixel_format)
-    clip = make_clip(tmp_path / "in.mp4", spec)
+    clip = make_clip(tmp_path / "in.mkv", spec)
     wanted = alphas(height, width)
     found, _ = round_trip(tmp_path / f"alpha{suffix}", clip.path, [((0, 0, width, height), a) for a in wanted])
     for before, after in zip(wanted, found, strict=True):

@@ -13,21 +13,28 @@ from modules.structures.frames import Frame, FramePatch, PlaneLayout
 from modules.video.colour import (
     blend_patch,
     chroma_alpha,
+    luma_8bit,
     resolve_layout,
     rgb_float_from_planes,
     rgb_from_planes,
     rotated_layout,
     site_offset,
 )
-from tests.support.synthetic_video import ClipSpec, frame_planes, video_frame
+from tests.support.synthetic_video import ClipSpec, depth_of, frame_planes, video_frame
 
-SHIFTS = {"yuv420p": (1, 1), "yuv422p": (1, 0), "yuv444p": (0, 0)}
+SHIFTS = {
+    f"yuv{sampling}p{suffix}": shift
+    for suffix in ("", "10le", "12le")
+    for sampling, shift in (("420", (1, 1)), ("422", (1, 0)), ("444", (0, 0)))
+}
+EIGHT_BIT = ("yuv420p", "yuv422p", "yuv444p")
 ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 SITINGS = ("left", "center", "topleft", "top", "right", "bottom", "topright", "bottomleft", "bottomright")
 
 
 def make_layout(pixel_format="yuv420p", siting="left", *, full_range=False, matrix="bt709"):
-    return PlaneLayout(pixel_format, SHIFTS[pixel_format], siting, full_range=full_range, matrix=matrix)
+    shift, depth = SHIFTS[pixel_format], depth_of(pixel_format)
+    return PlaneLayout(pixel_format, shift, siting, full_range=full_range, matrix=matrix, bit_depth=depth)
 
 
 def make_frame(width=64, height=48, layout=None, index=0):
@@ -43,7 +50,8 @@ def smooth_frame(width, height, layout):
         shift_x, shift_y = layout.chroma_shift if k else (0, 0)
         w, h = -(-width >> shift_x), -(-height >> shift_y)
         x, y = np.meshgrid(np.arange(w) / w, np.arange(h) / h)
-        planes.append(np.rint(128 + (50 - 15 * k) * np.sin(2 * x + 3 * y + k)).astype(np.uint8))
+        codes = (128 + (50 - 15 * k) * np.sin(2 * x + 3 * y + k)) * 2 ** (layout.bit_depth - 8)
+        planes.append(np.rint(codes).astype(np.uint8 if layout.bit_depth == 8 else np.uint16))
     return Frame(0, 0, Fraction(1, 25), tuple(planes), layout)
 
 
@@ -64,9 +72,10 @@ def naive_rgb(frame, x, y):
         return total
 
     kr, kb = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}[layout.matrix]
-    luma_span, chroma_span, black = (255, 255, 0) if layout.full_range else (219, 224, 16)
+    finer, top = 2 ** (layout.bit_depth - 8), 2**layout.bit_depth - 1
+    luma_span, chroma_span, black = (top, top, 0) if layout.full_range else (219 * finer, 224 * finer, 16 * finer)
     luma = (float(frame.planes[0][y, x]) - black) / luma_span
-    blue, red = ((sample(p) - 128) / chroma_span for p in frame.planes[1:])
+    blue, red = ((sample(p) - 128 * finer) / chroma_span for p in frame.planes[1:])
     r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
     g = (luma - kr * r - kb * b) / (1 - kr - kb)
     return np.clip(np.rint(255 * np.array([r, g, b])), 0, 255)
@@ -75,10 +84,10 @@ def naive_rgb(frame, x, y):
 @pytest.mark.parametrize("pixel_format", SHIFTS)
 @pytest.mark.parametrize("siting", SITINGS)
 def test_rgb_equals_the_textbook_at_every_siting(pixel_format, siting):
-    frame = make_frame(15, 9, make_layout(pixel_format, siting, full_range=siting == "top", matrix="bt2020"))
+    frame = make_frame(11, 7, make_layout(pixel_format, siting, full_range=siting == "top", matrix="bt2020"))
     rgb = rgb_from_planes(frame)
-    for y in range(9):
-        for x in range(15):
+    for y in range(7):
+        for x in range(11):
             assert np.abs(rgb[y, x] - naive_rgb(frame, x, y)).max() <= 1, (x, y)
 
 
@@ -107,7 +116,7 @@ def test_rgb_agrees_with_libswscale(pixel_format, matrix, number, full_range):
         dst_color_range=2, interpolation=ACCURATE,
     ).to_ndarray()  # fmt: skip
     difference = np.abs(rgb_from_planes(frame).astype(int) - theirs.astype(int))
-    assert difference.mean() <= 0.6
+    assert difference.mean() <= 0.6, difference.mean()
     wrong = replace(frame.layout, matrix="bt601" if matrix != "bt601" else "bt709")
     perturbed = rgb_from_planes(replace(frame, layout=wrong)).astype(int)
     assert np.abs(perturbed - theirs.astype(int)).mean() > 2 * difference.mean()
@@ -120,10 +129,13 @@ def test_planes_to_rgb_and_back_is_within_rounding(pixel_format, siting):
     bounds = (11, 7, 77, 55)
     rgb = rgb_float_from_planes(frame, bounds)
     back = blend_patch(frame, FramePatch(bounds, rgb, np.ones(rgb.shape[:2], np.float32)))
+    layout_depth = frame.layout.bit_depth
     for before, after in zip(frame.planes, back.planes, strict=True):
         difference = np.abs(before.astype(int) - after.astype(int))
-        assert difference.max() <= 1
-        assert difference.mean() < 0.02
+        # Halving and doubling chroma is not lossless; above 8 bits a quarter of an 8-bit step of it can be seen.
+        is_halved = before.shape != frame.size_hw and layout_depth > 8
+        assert difference.max() <= (1 if not is_halved else 2 ** (layout_depth - 10) + 2)
+        assert difference.mean() < (0.02 if not is_halved else 0.1 * 2 ** (layout_depth - 8))
 
 
 def naive_chroma_alpha(alpha, layout):
@@ -142,7 +154,7 @@ def naive_chroma_alpha(alpha, layout):
     return result
 
 
-@pytest.mark.parametrize("pixel_format", SHIFTS)
+@pytest.mark.parametrize("pixel_format", EIGHT_BIT)
 @pytest.mark.parametrize("siting", SITINGS)
 def test_chroma_alpha_is_the_area_mean_at_the_site(pixel_format, siting):
     alpha = np.random.default_rng(1).random((9, 13)).astype(np.float32)
@@ -165,6 +177,7 @@ def test_samples_with_alpha_zero_are_bit_exact_and_noise_there_never_shows(data)
 
     whole = np.zeros((27, 35), np.float32)
     whole[y0:y1, x0:x1] = alpha
+    assert all(a.dtype == b.dtype for a, b in zip(frame.planes, blended.planes, strict=True))
     touched = (whole > 0, *(chroma_alpha(whole, layout) > 0,) * 2)
     for before, after, mask in zip(frame.planes, blended.planes, touched, strict=True):
         assert np.array_equal(before[~mask], after[~mask])
@@ -187,6 +200,50 @@ def test_full_alpha_writes_the_colour_and_half_alpha_the_mean():
     assert rgb_from_planes(blend_patch(frame, FramePatch((10, 10, 30, 30), red, np.ones((20, 20), np.float32))))[
         20, 20
     ].tolist() == pytest.approx([254, 0, 0], abs=2)
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("depth", [10, 12])
+def test_a_deep_blend_is_the_float_blend_rounded_once_in_its_own_depth(depth, full_range):
+    """Half a step of the depth, not of 8 bits: the edit of a 10-bit video is a 10-bit edit."""
+    layout = make_layout(f"yuv444p{depth}le", "center", full_range=full_range, matrix="bt2020")
+    frame = make_frame(24, 18, layout)
+    generator = np.random.default_rng(3)
+    alpha = generator.random((18, 24)).astype(np.float32)
+    rgb = generator.random((18, 24, 3)).astype(np.float32)
+    red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
+    luma = 0.2627 * red + 0.6780 * green + 0.0593 * blue
+    top, finer = 2**depth - 1, 2 ** (depth - 8)
+    luma_span, chroma_span, black = (top, top, 0) if full_range else (219 * finer, 224 * finer, 16 * finer)
+    codes = (
+        black + luma_span * luma,
+        128 * finer + chroma_span * (blue - luma) / (2 * (1 - 0.0593)),
+        128 * finer + chroma_span * (red - luma) / (2 * (1 - 0.2627)),
+    )
+    blended = blend_patch(frame, FramePatch((0, 0, 24, 18), rgb, alpha))
+    for before, after, code in zip(frame.planes, blended.planes, codes, strict=True):
+        exact = before + alpha.astype(np.float64) * (code - before)
+        assert after.dtype == np.uint16
+        assert np.abs(after - np.clip(exact, 0, top)).max() <= 0.502
+
+
+def test_ends_of_the_range_do_not_wrap_around_in_any_depth():
+    for name in SHIFTS:
+        frame = make_frame(16, 12, make_layout(name, full_range=True))
+        for colour in ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0)):
+            rgb = np.tile(np.float32(colour), (12, 16, 1))
+            back = blend_patch(frame, FramePatch((0, 0, 16, 12), rgb, np.ones((12, 16), np.float32)))
+            assert np.abs(rgb_float_from_planes(back) - rgb).max() < 0.006
+
+
+def test_luma_for_measures_is_on_the_8_bit_scale():
+    frame = make_frame(16, 12, make_layout("yuv420p10le"))
+    assert luma_8bit(frame).dtype == np.uint8
+    assert np.abs(luma_8bit(frame) - frame.planes[0] / 4).max() <= 0.5
+    white = replace(frame, planes=tuple(np.full_like(plane, 1023) for plane in frame.planes))
+    assert (luma_8bit(white) == 255).all()
+    eight = make_frame(16, 12)
+    assert luma_8bit(eight) is eight.planes[0]
 
 
 def test_blending_leaves_the_source_frame_alone_and_nothing_covered_is_the_same_frame():
@@ -239,6 +296,7 @@ def test_range_and_siting_come_from_format_tags_and_codec():
     )
     assert resolve_layout("yuv444p", (1, 1, 1, 2), 480, "h264").full_range
     assert not resolve_layout("yuv420p", (1, 1, 1, 1), 480, "h264").full_range
+    assert resolve_layout("yuv422p12le", (9, 16, 9, 1), 480, "hevc") == make_layout("yuv422p12le", matrix="bt2020")
     assert resolve_layout("yuv420p", (1, 1, 1, 1), 480, "hevc").siting == "left"
-    with pytest.raises(ValueError, match="yuv420p10le"):
-        resolve_layout("yuv420p10le", (1, 1, 1, 1), 480, "hevc")
+    with pytest.raises(ValueError, match="yuv420p14le"):
+        resolve_layout("yuv420p14le", (1, 1, 1, 1), 480, "hevc")

@@ -12,7 +12,15 @@ from modules.commons.errors import VideoReadError
 from modules.commons.workspace import DEMO_DIR, ROOT
 from modules.video.colour import rgb_from_planes
 from modules.video.reader import VideoReader
-from tests.support.synthetic_video import ClipSpec, frame_planes, make_clip, read_video, video_frame, write_tone
+from tests.support.synthetic_video import (
+    ClipSpec,
+    depth_of,
+    frame_planes,
+    make_clip,
+    read_video,
+    video_frame,
+    write_tone,
+)
 
 CLIPS = ROOT.parent / "shared" / "clips"
 
@@ -39,8 +47,11 @@ def assert_same_planes(frames, images):
 
 @pytest.mark.parametrize(
     ("pixel_format", "width", "height"),
-    [("yuv420p", 64, 48), ("yuv420p", 175, 143), ("yuv422p", 64, 47), ("yuv422p", 33, 20), ("yuv444p", 33, 17)],
-)
+    [
+        ("yuv420p", 64, 48), ("yuv420p", 175, 143), ("yuv422p", 64, 47), ("yuv422p", 33, 20), ("yuv444p", 33, 17),
+        ("yuv420p10le", 64, 48), ("yuv422p10le", 64, 47), ("yuv444p10le", 33, 17), ("yuv420p12le", 33, 17),
+    ],
+)  # fmt: skip
 def test_planes_are_as_coded_and_sizes_odd_or_even(tmp_path, pixel_format, width, height):
     clip = make_clip(tmp_path / "clip.mp4", ClipSpec(width=width, height=height, pixel_format=pixel_format))
     with VideoReader(clip.path) as reader:
@@ -71,7 +82,7 @@ def test_frames_outside_the_edit_list_are_not_delivered(tmp_path):
     assert len(frames) == 15 and frames[0].time_s == 0
 
 
-@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p", "yuv420p10le"])
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_is_applied_to_the_planes_exactly(tmp_path, pixel_format, rotation):
     spec = ClipSpec(pixel_format=pixel_format, rotation_deg=rotation, n_frames=3)
@@ -82,21 +93,23 @@ def test_rotation_is_applied_to_the_planes_exactly(tmp_path, pixel_format, rotat
     assert_same_planes(frames, turned)
     assert reader.info.rotation_deg == rotation
     assert (reader.info.height, reader.info.width) == frames[0].size_hw
-    if pixel_format == "yuv420p":
+    if pixel_format.startswith("yuv420p"):
         assert frames[0].layout.siting == {90: "bottom", 180: "right", 270: "top"}[rotation]
 
 
 @pytest.mark.parametrize(
-    ("pixel_format", "width", "rotation"), [("yuv422p", 64, 90), ("yuv420p", 63, 180), ("yuv420p", 63, 90)]
+    ("pixel_format", "width", "rotation"),
+    [("yuv422p", 64, 90), ("yuv420p", 63, 180), ("yuv420p", 63, 90), ("yuv422p10le", 64, 270)],
 )
 def test_a_chroma_grid_that_does_not_turn_becomes_444_and_says_so(tmp_path, caplog, pixel_format, width, rotation):
     spec = ClipSpec(width=width, pixel_format=pixel_format, rotation_deg=rotation, n_frames=3)
     clip = make_clip(tmp_path / "turned.mp4", spec)
     with caplog.at_level(logging.WARNING):
         frames = list(VideoReader(clip.path).frames())
-    assert frames[0].layout.pixel_format == "yuv444p"
+    full = pixel_format.replace("420", "444").replace("422", "444")
+    assert frames[0].layout.pixel_format == full
     assert np.array_equal(frames[0].planes[0], np.rot90(clip.planes[0][0], rotation // 90))
-    assert [r.message for r in caplog.records if "is delivered as yuv444p" in r.message]
+    assert [r.message for r in caplog.records if f"is delivered as {full}:" in r.message]
 
 
 def test_colour_tags_range_and_pixel_shape_are_kept(tmp_path):
@@ -126,13 +139,17 @@ def encode_format(path, codec, pixel_format, image):
 @pytest.mark.parametrize(
     ("codec", "pixel_format", "delivered"),
     [
-        ("ffv1", "yuv420p10le", "yuv420p"),
-        ("ffv1", "yuv422p10le", "yuv422p"),
-        ("ffv1", "yuv444p12le", "yuv444p"),
+        ("ffv1", "yuv420p9le", "yuv420p10le"),
+        ("ffv1", "yuv422p14le", "yuv422p12le"),
+        ("ffv1", "yuv444p16le", "yuv444p12le"),
         ("ffv1", "yuv411p", "yuv422p"),
         ("ffv1", "yuv440p", "yuv444p"),
+        ("ffv1", "yuv440p10le", "yuv444p10le"),
         ("ffv1", "gray", "yuv420p"),
+        ("ffv1", "gray10le", "yuv420p10le"),
         ("ffv1", "bgr0", "yuv444p"),
+        ("ffv1", "gbrp10le", "yuv444p10le"),
+        ("ffv1", "rgb48le", "yuv444p12le"),
         ("libx264rgb", "rgb24", "yuv444p"),
         ("qtrle", "rgb24", "yuv444p"),
         ("mjpeg", "yuvj422p", "yuv422p"),
@@ -141,14 +158,16 @@ def encode_format(path, codec, pixel_format, image):
 def test_other_formats_become_the_nearest_kept_one(tmp_path, caplog, codec, pixel_format, delivered):
     x, y = np.meshgrid(np.linspace(0, 1, 48), np.linspace(0, 1, 32))
     image = np.rint(np.dstack([60 + 120 * x, 180 - 90 * y, 70 + 60 * x * y])).astype(np.uint8)
-    if pixel_format == "gray":
+    if pixel_format.startswith("gray"):
         image = np.repeat(image[..., :1], 3, axis=2)
     path = tmp_path / "clip.mov" if codec in {"qtrle", "mjpeg"} else tmp_path / "clip.mkv"
     encode_format(path, codec, pixel_format, image)
     with caplog.at_level(logging.WARNING), VideoReader(path) as reader:
         frames = list(reader.frames())
     assert reader.info.layout.pixel_format == delivered
-    assert len(frames) == 2 and frames[0].planes[0].dtype == np.uint8
+    depth = depth_of(delivered)
+    assert len(frames) == 2 and frames[0].planes[0].dtype == (np.uint8 if depth == 8 else np.uint16)
+    assert frames[0].layout.bit_depth == depth
     assert np.abs(rgb_from_planes(frames[0]).astype(int) - image).mean() < 3
     reasons = [r.message for r in caplog.records if "is converted to" in r.message]
     assert len(reasons) == (0 if pixel_format.startswith("yuvj") else 1)

@@ -15,7 +15,7 @@ from modules.commons.workspace import DEMO_DIR, ROOT
 from modules.structures.frames import FramePatch
 from modules.video.colour import blend_patch, chroma_alpha
 from modules.video.reader import VideoReader
-from modules.video.writer import SYNTHESISED, AudioTrack, EncodeConfig, VideoWriter, choose_codec
+from modules.video.writer import SYNTHESISED, AudioTrack, EncodeConfig, VideoWriter
 from tests.support.synthetic_video import ClipSpec, make_clip, read_audio, read_video, write_tone
 
 CLIPS = ROOT.parent / "shared" / "clips"
@@ -300,15 +300,6 @@ def test_matroska_says_once_that_it_rounds_times(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         rewrite(clip.path, tmp_path / "out.mkv")
     assert len([r for r in caplog.records if "rounds times" in r.message]) == 1
-
-
-def test_the_codec_is_named_by_format_size_and_container():
-    assert choose_codec("yuv420p", 64, 48, ".mp4", EncodeConfig()).name == "libx264"
-    assert choose_codec("yuv422p", 64, 47, ".mov", EncodeConfig()).options["crf"] == "14"
-    assert choose_codec("yuv420p", 175, 143, ".mp4", EncodeConfig()).name == "libvpx-vp9"
-    assert choose_codec("yuv420p", 64, 48, ".mkv", EncodeConfig(lossless=True)).name == "ffv1"
-    with pytest.raises(OutputError, match=r"\.mov"):
-        choose_codec("yuv420p", 175, 143, ".mov", EncodeConfig())
 
 
 def real(path):

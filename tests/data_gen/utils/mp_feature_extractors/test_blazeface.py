@@ -11,9 +11,11 @@ from data_gen.utils.mp_feature_extractors.blazeface import (
     decode,
     letterbox_region,
     pairwise_iou,
+    turned_box,
     weighted_nms,
 )
 from modules.structures.boxes import BoundingBox
+from modules.structures.crops import CropRegion
 from modules.video.colour import rgb_from_planes
 from tests.support.real_frames import DEMO_CLIP, read_frame
 
@@ -104,3 +106,24 @@ def test_area_and_whole_image_give_the_same_face(demo_dir):
 
 def test_module_keeps_no_state():
     assert not [name for name in vars(blazeface) if isinstance(vars(blazeface)[name], np.ndarray)]
+
+
+@given(st.floats(0, 6.3), st.floats(1, 50), st.floats(1, 50))
+def test_a_turned_box_holds_the_ellipse_and_nothing_more(angle, half_x, half_y):
+    box = np.array([-half_x, -half_y, half_x, half_y])
+    turn = CropRegion(7, 9, 1, angle).frame_from_crop(1)
+    turn[:2, 2] = (7, 9)
+    around = np.linspace(0, 2 * np.pi, 721)
+    ellipse = np.stack([half_x * np.cos(around), half_y * np.sin(around)], axis=1) @ turn[:2, :2].T + (7, 9)
+    expected = np.concatenate([ellipse.min(axis=0), ellipse.max(axis=0)])
+    np.testing.assert_allclose(turned_box(box, turn).as_array(), expected, atol=0.01)
+
+
+def test_a_region_is_looked_through_as_it_is_turned(demo_dir):
+    rgb = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
+    lying = np.ascontiguousarray(np.rot90(rgb, -1))
+    truth = BlazeFace("short").detect(rgb)[0]
+    found = BlazeFace("short").detect(lying, CropRegion(180, 320, 640, np.pi / 2))[0]
+    np.testing.assert_allclose(found.keypoints[:, 1], truth.keypoints[:, 0], atol=2)
+    np.testing.assert_allclose(found.keypoints[:, 0], 360 - truth.keypoints[:, 1], atol=2)
+    assert found.box.width == pytest.approx(truth.box.height, abs=2)

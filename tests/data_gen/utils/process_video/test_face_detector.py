@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 
-from data_gen.utils.process_video.face_detector import DetectorConfig, FaceDetector, track_and_landmark
-from data_gen.utils.process_video.multi_track import associate
+from data_gen.utils.mp_feature_extractors.face_landmarker import region_of_face
+from data_gen.utils.process_video.face_detector import DetectorConfig, FaceDetector
+from data_gen.utils.process_video.face_roll import unturned_from_turned
 from modules.commons.errors import ModelFileError
 from modules.structures.boxes import BoundingBox
+from modules.structures.crops import transform_points
 from modules.video.colour import rgb_from_planes
 from tests.support.real_frames import DEMO_CLIP, read_frame, read_frames
 
@@ -79,15 +81,6 @@ def test_track_faces_of_nothing_is_empty(detector, demo_dir):
     assert detector.track_faces(iter(())) == []
 
 
-def test_association_is_the_best_overall_not_the_first():
-    first, second = BoundingBox(0, 0, 10, 10), BoundingBox(6, 0, 16, 10)
-    found = [BoundingBox(5, 0, 15, 10), BoundingBox(40, 0, 50, 10)]
-    assert associate([first, second], found) == {1: 0}
-    assert associate([None, second], found) == {1: 0}
-    assert associate([], found) == {}
-    assert associate([first], []) == {}
-
-
 def test_the_stable_crop_of_the_demo_is_one_square(detector, demo_dir):
     (track,) = detector.track_faces(read_frames(demo_dir / DEMO_CLIP, 0, 40))
     metadata = detector.compute_stable_crop_region(track, (360, 640))
@@ -98,5 +91,48 @@ def test_the_stable_crop_of_the_demo_is_one_square(detector, demo_dir):
     assert wider.crop_size == 256
 
 
-def test_the_streaming_pass_is_reachable_from_here():
-    assert callable(track_and_landmark)
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_lying_face_is_found_with_its_roll(detector, demo_dir, quarters):
+    upright = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
+    (truth,) = detector.detect_face_bbox(upright)
+    lying = np.ascontiguousarray(np.rot90(upright, -quarters))
+    (face,) = detector.detect_any_roll(lying)
+    height, width = upright.shape[:2]
+    back = unturned_from_turned(height, width, -quarters)
+    eyes = np.linalg.norm(truth.keypoints[1] - truth.keypoints[0])
+    errors = np.linalg.norm(transform_points(back, face.keypoints) - truth.keypoints, axis=1)
+    assert errors.max() < 0.25 * eyes
+    turn = region_of_face(face).angle_rad - region_of_face(truth).angle_rad - quarters * np.pi / 2
+    assert abs(np.remainder(turn + np.pi, 2 * np.pi) - np.pi) < 0.1
+    x, y = face.box.center
+    near = detector.detect_any_roll(lying, BoundingBox(x - 200, y - 190, x + 190, y + 200))
+    assert near[0].box.iou(face.box) > 0.8
+    assert detector.detect_any_roll(lying, BoundingBox(-9, -9, -1, -1)) == []
+
+
+def test_an_upright_face_costs_one_look(detector, demo_dir, monkeypatch):
+    rgb = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
+    calls = []
+    look = detector._finder.detect
+    monkeypatch.setattr(detector._finder, "detect", lambda *args, **named: calls.append(1) or look(*args, **named))
+    monkeypatch.setattr(detector._roll_finder, "settle", lambda *args: pytest.fail("looked again"))
+    (face,) = detector.detect_any_roll(rgb)
+    assert len(calls) == 1
+    assert face.score > 0.75
+
+
+def test_a_face_that_no_upright_look_sees_is_found_by_turning(detector, demo_dir, monkeypatch):
+    upright = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
+    upside_down = np.ascontiguousarray(upright[::-1, ::-1])
+    look = detector._finder.detect
+    blind = lambda rgb, *args, **named: [] if rgb is upside_down else look(rgb, *args, **named)  # noqa: E731
+    monkeypatch.setattr(detector._finder, "detect", blind)
+    assert detector.detect_any_roll(upside_down, turn=False) == []
+    (face,) = detector.detect_any_roll(upside_down)
+    assert face.keypoints[0, 0] > face.keypoints[1, 0]
+    assert face.box.iou(BoundingBox(640 - 548, 360 - 346, 640 - 320, 360 - 63)) > 0.6
+
+
+def test_turning_finds_nothing_where_there_is_nothing(detector, demo_dir):
+    for index in (0, 50, 90):
+        assert detector.detect_any_roll(rgb_from_planes(read_frame(demo_dir / "no_face.mp4", index))) == []

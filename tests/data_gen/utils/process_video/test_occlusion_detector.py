@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data_gen.utils.process_video.face_follower import landmark_box
+from data_gen.utils.process_video.face_geometry import landmark_box
 from data_gen.utils.process_video.occlusion_detector import (
     OcclusionDetector,
     WindowOcclusion,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 from data_gen.utils.process_video.crop_utils import crop_frame
 from data_gen.utils.process_video.resample_video_to_25fps_resize_to_512 import (
     LAYOUT,
+    WholePicture,
+    main,
     nearest_frames,
     planes_of,
     resample_video,
 )
 from modules.structures.crops import CropMetadata, CropRegion
-from modules.structures.frames import Frame
+from modules.structures.frames import Frame, VideoInfo
 from modules.video.colour import rgb_from_planes
 from modules.video.reader import VideoReader
 
@@ -69,3 +73,57 @@ def test_a_real_clip_becomes_25_fps_crops_with_sound_or_without(demo_dir, tmp_pa
     assert {w.time_s for w in written} == {Fraction(i, 25) for i in range(count)}
     expected = crop_frame(frames[0], CropMetadata((region,), (info.height, info.width), 512))
     assert np.abs(rgb_from_planes(written[0]).astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("size", "pixel", "rotation", "expected"),
+    [
+        ((1280, 720), None, 0, (512, 288)),
+        ((480, 908), None, 0, (270, 512)),
+        ((64, 48), None, 0, (512, 384)),
+        ((720, 576), Fraction(64, 45), 0, (512, 288)),  # anamorphic PAL is a 16:9 picture
+        ((576, 720), Fraction(64, 45), 90, (288, 512)),
+        ((4000, 2), None, 0, (512, 2)),
+    ],
+)
+def test_the_whole_picture_keeps_the_shape_it_is_shown_in(size, pixel, rotation, expected):
+    width, height = size
+    info = VideoInfo(
+        Path("any.mp4"),
+        width,
+        height,
+        Fraction(25),
+        Fraction(1, 25),
+        rotation,
+        LAYOUT,
+        (1, 1, 1, 1),
+        False,
+        None,
+        pixel,
+    )
+    assert WholePicture(info).size_wh == expected
+
+
+def test_any_video_is_resampled_whole(demo_dir, tmp_path):
+    source, out = demo_dir / "carphone_pristine.mp4", tmp_path / "whole.mp4"
+    assert main(["--video", str(source), "--out", str(out)]) == 0
+    with VideoReader(source) as before, VideoReader(out) as after:
+        assert (after.info.width, after.info.height, after.info.frame_rate) == (512, 382, 25), (
+            "176 × 144 of 128:117 pixels"
+        )
+        first, written = next(before.frames()), list(after.frames())
+        times = [frame.time_s for frame in before.frames()]
+    start = times[0]
+    assert [w.time_s - written[0].time_s for w in written] == [Fraction(i, 25) for i in range(len(written))]
+    assert abs(written[0].time_s - start) < Fraction(1, 10000)
+    assert len(written) == pytest.approx(float(times[-1] - start) * 25 + 1, abs=1)
+    small = cv2.resize(rgb_from_planes(written[0]), (176, 144), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(int) - rgb_from_planes(first)).mean() < 5
+
+
+def test_a_video_must_be_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "x.mp4")])
+    assert "--video" in capsys.readouterr().err
+    assert main(["--video", str(tmp_path / "none.mp4"), "--out", str(tmp_path / "x.mp4")]) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,68 @@
+"""A cheap second opinion on a face that is followed: does BlazeFace see a face where the landmarks say there is one?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.utils.mp_feature_extractors.blazeface import BlazeFace
+from modules.commons.workspace import MEDIAPIPE_DIR
+from modules.structures.boxes import BoundingBox
+from modules.structures.crops import CropRegion
+
+LOWEST = 0.02
+"""Scores below it count as nothing seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmConfig:
+    """How a followed face is looked at again.
+
+    Attributes:
+        window: side of the square looked at, in heights of the face.
+        full_window: the same for the second look, by the full-range network; 0 leaves it out.
+        sure: a first look that scores as much needs no second one.
+        min_iou: a detection belongs to the face from this overlap on.
+    """
+
+    window: float = 1.6
+    full_window: float = 3.2
+    sure: float = 0.5
+    min_iou: float = 0.3
+
+
+class RegionConfirmer:
+    """Scores a face box by BlazeFace: short range close up, and full range with more around when that does not see it.
+
+    Args:
+        models: folder of MediaPipe's models.
+        config: see ``ConfirmConfig``.
+    """
+
+    def __init__(self, *, models: Path = MEDIAPIPE_DIR, config: ConfirmConfig | None = None, threads: int = 1) -> None:
+        self.config = config or ConfirmConfig()
+        self._short = BlazeFace("short", models=models, min_score=LOWEST, threads=threads)
+        self._full = BlazeFace("full", models=models, min_score=LOWEST, threads=threads)
+
+    def confirm(self, rgb: NDArray[np.uint8], box: BoundingBox, angle_rad: float = 0.0) -> float:
+        """Score 0..1 of the face detected on ``box``, 0 when none is.
+
+        Args:
+            rgb: ``[H, W, 3]`` uint8; the frame or a window of it that holds the box and what is around it.
+            box: forehead to chin (landmark box, CenterFace box), in pixels of ``rgb``.
+            angle_rad: roll of the head, clockwise on screen; the looks are turned with it.
+        """
+        score = self._look(self._short, rgb, box, self.config.window, angle_rad)
+        if score < self.config.sure and self.config.full_window > 0:
+            score = max(score, self._look(self._full, rgb, box, self.config.full_window, angle_rad))
+        return score
+
+    def _look(
+        self, detector: BlazeFace, rgb: NDArray[np.uint8], box: BoundingBox, window: float, angle_rad: float
+    ) -> float:
+        region = CropRegion(*box.center, max(box.width, box.height) * window, angle_rad)
+        found = detector.detect(rgb, region)
+        return max((face.score for face in found if face.box.iou(box) >= self.config.min_iou), default=0.0)

@@ -1,0 +1,63 @@
+"""Small facts about landmarks and boxes that tracking decides by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.structures.boxes import BoundingBox
+
+
+def landmark_box(points: NDArray) -> BoundingBox:
+    """Bounding box of landmarks ``[478, 2]``: the face from the top of the forehead to the chin."""
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return BoundingBox(float(x0), float(y0), float(x1), float(y1))
+
+
+def landmark_boxes(points: NDArray) -> NDArray[np.float64]:
+    """Bounding boxes ``[T, 4]`` of landmarks ``[T, 478, 2]``; NaN stays NaN."""
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float64)
+
+
+def distance_in_faces(first: BoundingBox, second: BoundingBox) -> float:
+    """How far apart two boxes lie along x or y, in sizes of the first."""
+    size = max(first.width, first.height)
+    return max(abs(a - b) for a, b in zip(first.center, second.center, strict=True)) / size
+
+
+def moved_like_a_head(old: BoundingBox, new: BoundingBox) -> bool:
+    """Whether the boxes of two successive frames can be the same head: no leap, no sudden growth."""
+    growth = max(new.width, new.height) / max(old.width, old.height)
+    return distance_in_faces(old, new) < 0.6 and 0.6 < growth < 1.7
+
+
+def is_face_shaped(points: NDArray) -> bool:
+    """Whether landmarks ``[478, 2]`` lie in the order of a face: brows over eyes over nose over mouth over chin.
+
+    Measured along the forehead → chin axis, so the roll of the head does not matter.
+    """
+    top, chin = points[10], points[152]
+    axis = chin - top
+    length = float(np.linalg.norm(axis))
+    if not np.isfinite(length) or length < 1.0:
+        return False
+    along = (points - top) @ (axis / length) / length
+    brows, eyes = along[[105, 334]].mean(), along[[33, 133, 362, 263]].mean()
+    nose, mouth = along[1], along[[0, 17]].mean()
+    ordered = 0 < brows < eyes < nose < mouth < 1
+    width = float(np.linalg.norm(points[454] - points[234])) / length
+    return bool(ordered and 0.25 < width < 1.6 and mouth - eyes > 0.15)
+
+
+def yaw_rad(points: NDArray, depth: NDArray) -> NDArray:
+    """How far faces are turned to the side: 0 frontal, ±π/2 profile; positive towards the image's left.
+
+    Args:
+        points: landmarks ``[..., 478, 2]``.
+        depth: ``[..., 478]``, smaller = nearer, same unit.
+
+    Returns:
+        ``[...]``, the turn of the line between the two sides of the face out of the image plane.
+    """
+    across = points[..., 454, :] - points[..., 234, :]
+    return np.arctan2(depth[..., 454] - depth[..., 234], np.linalg.norm(across, axis=-1))

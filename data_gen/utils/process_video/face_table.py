@@ -1,0 +1,204 @@
+"""From sightings to faces: which tracks are believed, which of them are one person, and what each frame shows.
+
+Works on tables of a few numbers per sighting; landmarks stay on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from data_gen.utils.process_video.box_smoothing import smooth_boxes
+from data_gen.utils.process_video.face_geometry import landmark_boxes, yaw_rad
+from data_gen.utils.process_video.observation_log import Observations
+from modules.structures.faces import FaceTable, TrackedFace
+from modules.structures.landmarks import face_height_px, lip_opening
+from modules.structures.tracks import FaceTrack, FrameStatus
+
+
+@dataclass(frozen=True, slots=True)
+class BeliefConfig:
+    """When a track is a face, and when a face is worth working on.
+
+    Attributes:
+        min_run: a track seen in fewer frames is not believed (all of a shorter shot do).
+        min_support: least share of detector looks at a track that agreed.
+        min_score: least mean score of those that did.
+        min_face_px: faces lower than this (forehead to chin) are too small.
+        max_yaw_rad: faces turned further are profiles.
+        max_bridge_s: gaps up to this are bridged by prediction.
+    """
+
+    min_run: int = 5
+    min_support: float = 0.5
+    min_score: float = 0.6
+    min_face_px: float = 24.0
+    max_yaw_rad: float = 1.13
+    max_bridge_s: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sights:
+    """A few numbers per sighting, ``[M]`` each, by track and then by frame.
+
+    Attributes:
+        rows, tracks: frame and track. boxes: float64 ``[M, 4]`` of the landmarks, px. height: face height, px.
+        opening: lip opening, inter-ocular units. yaw: rad. presence, detector_score: see ``Observations``.
+        segments, places: where in the log the landmarks are.
+    """
+
+    rows: NDArray[np.int64]
+    tracks: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    height: NDArray[np.float32]
+    opening: NDArray[np.float32]
+    yaw: NDArray[np.float32]
+    presence: NDArray[np.float32]
+    detector_score: NDArray[np.float32]
+    segments: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: NDArray) -> Sights:
+        """The sightings that ``chosen`` (a mask or positions) names."""
+        return Sights(*(getattr(self, name)[chosen] for name in self.__slots__))
+
+
+def gather_sights(segments: Iterable[Observations]) -> Sights:
+    """Read a log once, segment by segment, and keep what tables need."""
+    parts = [_sights_of(number, segment) for number, segment in enumerate(segments)]
+    names = Sights.__slots__
+    empty = _sights_of(0, Observations.of([]))
+    whole = Sights(*(np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in names))
+    whole = whole.take(np.lexsort((whole.rows, whole.tracks)))
+    # looking back may meet a frame in which the face was seen after all: the first sight counts
+    repeated = (np.diff(whole.rows) == 0) & (np.diff(whole.tracks) == 0)
+    return whole.take(np.concatenate([[True], ~repeated])[: len(whole)])
+
+
+def _sights_of(number: int, seen: Observations) -> Sights:
+    return Sights(
+        seen.rows,
+        seen.tracks,
+        landmark_boxes(seen.points),
+        face_height_px(seen.points).astype(np.float32),
+        lip_opening(seen.points).astype(np.float32),
+        yaw_rad(seen.points, seen.depth).astype(np.float32),
+        seen.presence,
+        seen.detector_score,
+        np.full(len(seen), number, np.int64),
+        np.arange(len(seen), dtype=np.int64),
+    )
+
+
+def believed_tracks(sights: Sights, shots: Sequence[tuple[int, int]], config: BeliefConfig) -> NDArray[np.int64]:
+    """Numbers of the tracks that are faces: seen long enough, and the detector mostly agreed."""
+    believed = []
+    for track in np.unique(sights.tracks):
+        mine = sights.take(sights.tracks == track)
+        asked = mine.detector_score[np.isfinite(mine.detector_score)]
+        agreed = asked[asked > 0]
+        shot = next(stop - start for start, stop in shots if start <= mine.rows[0] < stop)
+        is_long = len(mine) >= min(config.min_run, shot)
+        is_supported = len(agreed) and len(agreed) / len(asked) >= config.min_support
+        if is_long and is_supported and agreed.mean() >= config.min_score:
+            believed.append(int(track))
+    return np.array(believed, np.int64)
+
+
+def frame_confidence(mine: Sights) -> NDArray[np.float32]:
+    """``[M]`` 0..1: landmark presence times what the detector said around that time (unasked frames interpolate)."""
+    asked = np.flatnonzero(np.isfinite(mine.detector_score))
+    if len(asked) == 0:
+        return np.zeros(len(mine), np.float32)
+    nearby = np.interp(mine.rows, mine.rows[asked], mine.detector_score[asked])
+    steady = gaussian_filter1d(nearby, 5.0, mode="nearest")
+    return np.clip(mine.presence * steady, 0, 1).astype(np.float32)
+
+
+def frame_status(mine: Sights, config: BeliefConfig) -> NDArray[np.uint8]:
+    """``[M]`` ``FrameStatus`` of sightings of one face, in order of frames."""
+    status = np.full(len(mine), FrameStatus.DETECTED, np.uint8)
+    asked = np.flatnonzero(np.isfinite(mine.detector_score))
+    if len(asked):
+        nearest = asked[np.abs(mine.rows[:, None] - mine.rows[asked][None]).argmin(axis=1)]
+        status[mine.detector_score[nearest] == 0] = FrameStatus.OCCLUDED
+    status[np.abs(mine.yaw) > config.max_yaw_rad] = FrameStatus.PROFILE
+    status[mine.height < config.min_face_px] = FrameStatus.TOO_SMALL
+    return status
+
+
+def tracked_face(
+    mine: Sights, times_s: NDArray[np.float64], shots: Sequence[tuple[int, int]], config: BeliefConfig
+) -> TrackedFace:
+    """One person's sightings, in order of frames, as a face with a row for every frame of its life."""
+    first, stop = int(mine.rows[0]), int(mine.rows[-1]) + 1
+    at = mine.rows - first
+    boxes = np.full((stop - first, 4), np.nan)
+    status = np.zeros(stop - first, np.uint8)
+    confidence = np.zeros(stop - first, np.float32)
+    opening = np.full(stop - first, np.nan, np.float32)
+    boxes[at], status[at], opening[at] = mine.boxes, frame_status(mine, config), mine.opening
+    confidence[at] = frame_confidence(mine)
+    seen = status != FrameStatus.LOST
+    for start, end in shots:
+        piece = slice(max(start - first, 0), max(end - first, 0))
+        if seen[piece].any():
+            boxes[piece] = smooth_boxes(boxes[piece], seen[piece])
+    status[_short_gaps(seen, times_s[first:stop], [start - first for start, _ in shots], config.max_bridge_s)] = (
+        FrameStatus.PREDICTED
+    )
+    tracks = tuple(int(track) for track in np.unique(mine.tracks))
+    return TrackedFace(FaceTrack(_filled(boxes), status, confidence, first), opening, tracks)
+
+
+def _short_gaps(
+    seen: NDArray[np.bool_], times_s: NDArray[np.float64], cuts: Sequence[int], max_bridge_s: float
+) -> NDArray[np.bool_]:
+    """``[T]`` unseen frames between two sights of the same shot that are at most ``max_bridge_s`` apart."""
+    gaps = np.zeros(len(seen), bool)
+    rows = np.flatnonzero(seen)
+    for before, after in zip(rows[:-1], rows[1:], strict=True):
+        if after - before > 1 and times_s[after] - times_s[before] <= max_bridge_s + 1e-9:
+            gaps[before + 1 : after] = not any(before < cut <= after for cut in cuts)
+    return gaps
+
+
+def _filled(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of shots without a sight hold the last box before them; they are ``LOST`` anyway."""
+    known = np.flatnonzero(np.isfinite(boxes[:, 0]))
+    return boxes[known[np.maximum(np.searchsorted(known, np.arange(len(boxes)), side="right") - 1, 0)]]
+
+
+def build_face_table(
+    sights: Sights,
+    persons: Sequence[Sequence[int]],
+    times_s: NDArray[np.float64],
+    shot_starts: NDArray[np.int64],
+    size_hw: tuple[int, int],
+    config: BeliefConfig,
+) -> FaceTable:
+    """The faces of a video.
+
+    Args:
+        sights: of all tracks.
+        persons: groups of believed tracks that are one person each.
+        times_s: ``[N]`` frame times.
+        shot_starts: first frames of the shots.
+        size_hw: of the frames.
+        config: see ``BeliefConfig``.
+    """
+    empty = FaceTable(size_hw, times_s, shot_starts, ())
+    faces = []
+    for tracks in persons:
+        mine = sights.take(np.isin(sights.tracks, tracks))
+        mine = mine.take(np.argsort(mine.rows, kind="stable"))
+        faces.append(tracked_face(mine, times_s, empty.shots, config))
+    faces.sort(key=lambda face: (-face.area, face.track.first_frame))
+    return FaceTable(size_hw, times_s, shot_starts, tuple(faces))

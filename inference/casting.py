@@ -1,0 +1,147 @@
+"""Who of a video speaks anew, what each says, and when: from a job's words to planned performances."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
+from inference.arbitrary_video import Performance, find_or_train_identity, predict_motion
+from inference.driving import plan_speech
+from inference.edit_plan import EditConfig
+from inference.face_choice import FaceChoice, chosen_faces, speech_of_faces
+from inference.face_sheet import list_faces
+from inference.jobs import ArbitraryJob, check_output
+from inference.prepared import PreparedSource, PreparedVideo, open_face, open_video
+from inference.speaking_face import speaking_in
+from inference.turning_points import plan_timeline
+from modules.commons.errors import NoFaceError, VideoReadError
+from modules.commons.progress import Progress
+from modules.structures.audio import AudioClip
+from modules.structures.motion import MotionSequence
+from modules.structures.timeline import Timeline
+
+logger = logging.getLogger(__name__)
+
+Heard = Mapping[Path, tuple[AudioClip, MotionSequence]]
+"""Each sound file's speech and the motion predicted from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceList:
+    """What ``--list_faces`` asks for.
+
+    Attributes:
+        src_video: the video.
+        sheet: the PNG.
+        face: which face would be chosen.
+    """
+
+    src_video: Path
+    sheet: Path
+    face: FaceChoice | None
+
+    def __post_init__(self) -> None:
+        if not self.src_video.is_file():
+            raise VideoReadError(f"{self.src_video}: there is no such video file; check --src_video")
+        check_output(self.sheet, inputs=(self.src_video,), flag="--list_faces", example="faces.png")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cast:
+    """A chosen face: its tables, its sound, and bool ``[T]`` the source frames in which it is its turn to speak."""
+
+    source: PreparedSource
+    sound: Path
+    on: NDArray[np.bool_]
+
+
+def draw_face_list(job: FaceList, progress: Progress) -> Path:
+    """Draw the sheet of a video's faces and say who is there."""
+    video = open_video(job.src_video, progress)
+    sheet = job.sheet.with_suffix(".png")
+    list_faces(video.video, video.faces, sheet, chosen_faces(job.face, video.faces))
+    return sheet
+
+
+def listen(job: ArbitraryJob) -> Heard:
+    """Read every speech and predict its motion; needs no video, so what is wrong is found out before minutes pass."""
+    speeches = {path: load_audio_16k(path) for path in job.drv_aud.paths}
+    return {path: (speech, predict_motion(job, speech)) for path, speech in speeches.items()}
+
+
+def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> list[Cast]:
+    """The chosen faces with their tables.
+
+    Where several are chosen, one that cannot be worked on is left as it is, and said so.
+
+    Raises:
+        NoFaceError: none can be worked on.
+        ConfigError: the choice does not fit the video.
+    """
+    wanted = speech_of_faces(job.face, job.drv_aud, video.faces)
+    on = {number: np.ones(len(video.index), bool) for number, _ in wanted}
+    if job.face is not None and job.face.rule == "speaking":
+        speaking = speaking_in(video.video, video.faces, [number for number, _ in wanted]).face
+        on = {number: speaking == number for number, _ in wanted}
+        wanted = tuple((number, path) for number, path in wanted if on[number].any())
+    casts: list[Cast] = []
+    failures: list[NoFaceError] = []
+    for number, path in wanted:
+        try:
+            casts.append(Cast(open_face(video, number, progress), path, on[number]))
+        except NoFaceError as error:
+            failures.append(error)
+    if not casts:
+        raise failures[0]
+    for failure in failures:
+        logger.warning("a chosen face is left as it is: %s", failure)
+    return casts
+
+
+def plan_job_timeline(job: ArbitraryJob, video: PreparedVideo, casts: Sequence[Cast], heard: Heard) -> Timeline:
+    """What the output shows when."""
+    longest_s = max(heard[cast.sound][0].duration_s for cast in casts)
+    seen = [int(cast.source.landmarks.valid.sum()) for cast in casts]
+    return plan_timeline(casts[int(np.argmax(seen))].source, video.index, job.times, longest_s)
+
+
+def rehearse(
+    job: ArbitraryJob, video: PreparedVideo, casts: Sequence[Cast], heard: Heard, timeline: Timeline,
+    progress: Progress,
+) -> list[Performance]:  # fmt: skip
+    """Find or train each person and plan the new expression of every output frame.
+
+    Raises:
+        NoFaceError: no face shows enough to learn from.
+    """
+    performances: list[Performance] = []
+    failures: list[NoFaceError] = []
+    for cast in casts:
+        try:
+            identity = find_or_train_identity(job, cast.source, progress)
+        except NoFaceError as error:
+            failures.append(error)
+            continue
+        speech, motion = heard[cast.sound]
+        plan = plan_speech(
+            cast.source,
+            motion,
+            timeline.rows,
+            timeline.speech_s,
+            config=replace(EditConfig(), fade_s=job.fade_s),
+            shot_starts=timeline.shot_starts(video.index.shot_starts),
+            in_part=timeline.in_part,
+            other_speaks=~cast.on[timeline.rows],
+        )
+        performances.append(Performance(cast.source, identity, plan, cast.sound, speech, motion))
+    if not performances:
+        raise failures[0]
+    for failure in failures:
+        logger.warning("a chosen face is left as it is: %s", failure)
+    return performances

@@ -1,0 +1,119 @@
+"""Repainting one face frame by frame: render on the frame's grid, keep hands in front, put it back in the planes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.driving import end_rays_at, occlusion_in
+from inference.edit_plan import EditPlan
+from inference.face_compositor import FaceCompositor
+from inference.jobs import EditOptions
+from inference.motion_to_frames import IdentityRenderer
+from inference.prepared import PreparedSource
+from modules.face_model.model import Region
+from modules.structures.frames import Frame, FramePatch
+from modules.structures.masks import OcclusionMask
+
+MEMORY_S = 1.6
+"""How far back colour is still felt: four time constants of the compositor."""
+MEMORY_STEP_S = 0.03
+"""Of faster video, not every frame is needed for that."""
+
+
+class FrameEditor:
+    """Repaints one face in one frame at a time.
+
+    Args:
+        options: how frames are repainted.
+        source: the face.
+        renderer: of this person.
+        plan: the new expression of every output frame.
+        rows: ``[N]`` source frame that each output frame shows; None = frame by frame.
+    """
+
+    def __init__(
+        self,
+        options: EditOptions,
+        source: PreparedSource,
+        renderer: IdentityRenderer,
+        plan: EditPlan,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.source = source
+        self.plan = plan
+        self.renderer = renderer
+        self.rows = np.arange(len(source)) if rows is None else rows
+        end_rays_at(renderer, options.raymarching_end_threshold)
+        self.conditions = renderer.conditions(plan.expression, lle_percent=options.lle_percent)
+        self.compositor = FaceCompositor(blend_mode=options.blend_mode)
+        self.region: Region = options.region
+        self._last: int | None = None
+
+    def patch(self, number: int) -> FramePatch:
+        """The rendered region of output frame ``number`` with its alpha, edit strength included."""
+        coeffs, row = self.source.coeffs, int(self.rows[number])
+        patch = self.renderer.render_patch(
+            coeffs.identity,
+            self.plan.expression[number],
+            coeffs.euler[row],
+            coeffs.translation[row],
+            coeffs.camera,
+            self.conditions[number],
+            source_expression=coeffs.expression[row],
+            region=self.region,
+        )
+        strength = float(self.plan.strength[number])
+        return patch if strength >= 1 else replace(patch, alpha=patch.alpha * np.float32(strength))
+
+    def occlusion(self, number: int) -> OcclusionMask | None:
+        """What stands in front of the face in output frame ``number``, in frame space."""
+        size_wh = (self.source.info.width, self.source.info.height)
+        return occlusion_in(self.source, int(self.rows[number]), np.eye(3), size_wh)
+
+    def remember_colour(self, frame: Frame) -> None:
+        """Let the colour of ``frame`` count for a later one, as if the frames between had been edited too."""
+        self.compositor.composite_patch(frame, self.patch(frame.index), self.occlusion(frame.index))
+        self._last = None
+
+    def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
+        """The frame, numbered as the output's, with new lips; the patch put in and what was kept in front of it."""
+        number = frame.index
+        if self._last is not None and number != self._last + 1:
+            self.compositor.reset()
+        self._last = number
+        patch, occlusion = self.patch(number), self.occlusion(number)
+        return self.compositor.composite_patch(frame, patch, occlusion), patch, occlusion
+
+    def state(self) -> dict[str, NDArray]:
+        """What the next frame depends on, as arrays."""
+        last = {} if self._last is None else {"last": np.array(self._last)}
+        return {**self.compositor.state(), **last}
+
+    def resume(self, state: dict[str, NDArray]) -> None:
+        """Go on as the editor whose ``state`` this is."""
+        self._last = int(state["last"]) if "last" in state else None
+        self.compositor.resume({name: array for name, array in state.items() if name != "last"})
+
+
+def final_alpha(patch: FramePatch, occlusion: OcclusionMask | None) -> NDArray[np.float32]:
+    """The patch's alpha with what is in front of the face taken out."""
+    if occlusion is None:
+        return patch.alpha
+    x0, y0, x1, y1 = patch.bounds
+    return patch.alpha * (1 - occlusion.values[y0:y1, x0:x1])
+
+
+def colour_memory(times_s: NDArray[np.float64], edited: NDArray[np.bool_], row: int) -> list[int]:
+    """Rows before ``row`` whose matched colour still shows in it: a few of those edited without a break before it."""
+    breaks = np.flatnonzero(~edited[:row])
+    first = int(breaks[-1]) + 1 if len(breaks) else 0
+    chosen: list[int] = []
+    for near in range(row - 1, first - 1, -1):
+        if times_s[row] - times_s[near] > MEMORY_S:
+            break
+        if not chosen or times_s[chosen[-1]] - times_s[near] >= MEMORY_STEP_S:
+            chosen.append(near)
+    return chosen

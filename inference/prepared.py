@@ -1,0 +1,166 @@
+"""A video and its faces, prepared: what was measured in it, read back from the workspace.
+
+Reads: a video. Writes: data/**/<id>/, cached by content.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_gen.runs.process_config import ProcessVideoConfig
+from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
+from data_gen.utils.process_video.crop_utils import load_crop_metadata
+from inference.usable_faces import FaceEvidence
+from modules.commons.config import load_config
+from modules.commons.errors import NoFaceError
+from modules.commons.progress import Progress
+from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
+from modules.face_model.model import FaceModel
+from modules.structures.crops import CropMetadata
+from modules.structures.face_coeffs import FaceModelCoeffs
+from modules.structures.faces import FaceTable
+from modules.structures.frame_index import FrameIndex
+from modules.structures.frames import VideoInfo
+from modules.structures.landmarks import FACE_OVAL, Landmarks2D
+from modules.structures.masks import OcclusionTable
+from modules.structures.timeline import SourceClock
+from modules.structures.tracks import FaceTrack
+from modules.video.reader import VideoReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedVideo:
+    """A video whose frames are numbered and whose faces are followed."""
+
+    video: Path
+    sha256: str
+    workspace: VideoWorkspace
+    info: VideoInfo
+    index: FrameIndex
+    faces: FaceTable
+
+    @property
+    def clock(self) -> SourceClock:
+        """When its frames are shown."""
+        return SourceClock(self.index.pts, self.index.time_base, self.info.frame_rate)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedSource:
+    """One face of a video and all that was measured of it; one row of each table per frame.
+
+    Attributes:
+        status: uint8 ``[T]`` of ``FrameStatus``, how the face was followed; None where only the fit is known.
+    """
+
+    video: Path
+    sha256: str
+    workspace: VideoWorkspace
+    info: VideoInfo
+    times_s: NDArray[np.float64]
+    landmarks: Landmarks2D
+    coeffs: FaceModelCoeffs
+    crops: CropMetadata
+    occlusion: OcclusionTable
+    face_model: FaceModel
+    status: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def face(self) -> int:
+        """Number of the face."""
+        return self.workspace.face
+
+    @property
+    def evidence(self) -> FaceEvidence:
+        """What decides whether the face of a frame can be repainted."""
+        return FaceEvidence(self.coeffs.valid, self.coeffs.residual, self.occlusion.coverage, self.status)
+
+    @property
+    def face_height_px(self) -> float:
+        """Median height of the face outline."""
+        oval = self.landmarks.points[self.landmarks.valid][:, list(FACE_OVAL), 1]
+        return float(np.median(oval.max(axis=1) - oval.min(axis=1))) if len(oval) else 0.0
+
+
+def open_video(video: Path, progress: Progress) -> PreparedVideo:
+    """Number the frames of a video and follow its faces (cached by content).
+
+    Raises:
+        GeneFaceError: the video cannot be used.
+    """
+    with VideoReader(video) as reader:
+        info = reader.info
+    sha256 = file_sha256(video)
+    workspace = VideoWorkspace(video_id_of(video, sha256))
+    _prepare(video, workspace, "track", progress)
+    index, faces = FrameIndex.load(workspace.frame_index), FaceTable.load(workspace.faces)
+    return PreparedVideo(video, sha256, workspace, info, index, faces)
+
+
+def open_face(video: PreparedVideo, face: int, progress: Progress) -> PreparedSource:
+    """Measure one face of a video (cached by content).
+
+    Raises:
+        GeneFaceError: the face cannot be used.
+    """
+    workspace = video.workspace.of_face(face)
+    _prepare(video.video, workspace, "fit", progress)
+    return load_source(video.video, video.sha256, workspace, video.info)
+
+
+def open_source(video: Path, progress: Progress, face: int = 0) -> PreparedSource:
+    """Prepare a video and one of its faces, by default the most important one.
+
+    Raises:
+        GeneFaceError: the video cannot be used.
+    """
+    return open_face(open_video(video, progress), face, progress)
+
+
+def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: VideoInfo) -> PreparedSource:
+    """The tables that preparing a face of ``video`` left in ``workspace``.
+
+    Raises:
+        ConfigError, ValueError, OSError: a table is missing or is something else.
+    """
+    return PreparedSource(
+        video=video,
+        sha256=sha256,
+        workspace=workspace,
+        info=info,
+        times_s=FrameIndex.load(workspace.frame_index).times_s,
+        landmarks=Landmarks2D.load(workspace.landmarks),
+        coeffs=FaceModelCoeffs.load(workspace.coeffs),
+        crops=load_crop_metadata(workspace.crop_metadata),
+        occlusion=OcclusionTable.load(workspace.hands),
+        face_model=FaceModel.load(FACE_MODEL_FILE),
+        status=FaceTrack.load(workspace.track).status,
+    )
+
+
+def prepare_training(source: PreparedSource, progress: Progress) -> None:
+    """Choose and store the frames that this person is learnt from."""
+    _prepare(source.video, source.workspace, STAGES[-1].name, progress)
+
+
+def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
+    """Run the stages up to ``last_stage``; those that are up to date cost nothing."""
+    end = [stage.name for stage in STAGES].index(last_stage) + 1
+    try:
+        run_stages(STAGES[:end], video, workspace, load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}), progress)
+    except NoFaceError as error:
+        raise NoFaceError(f"{video}: {error}") from error
+
+
+def video_id_of(path: Path, sha256: str) -> str:
+    """A folder name that says which file it is: cleaned stem and the first digits of the content's hash."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_")[:40] or "video"
+    return f"{stem}-{sha256[:10]}"
