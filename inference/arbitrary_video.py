@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data_gen.runs.process_video import file_sha256
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
-from inference.frame_editor import FrameEditor, colour_memory, final_alpha
+from inference.frame_editor import FrameEditor, final_alpha
 from inference.identity import Identity, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
@@ -119,9 +119,7 @@ def preview_frame(
         raise ConfigError(f"--preview {wanted}: the result has {len(timeline)} frames, numbered from 0")
     editors = _editors(job, timeline, performances)
     shown_s = np.asarray(timeline.pts * float(timeline.time_base), np.float64)
-    earlier = [
-        colour_memory(shown_s, editor.plan.edited, wanted) if editor.plan.edited[wanted] else [] for editor in editors
-    ]
+    earlier = [editor.colour_rows(shown_s, wanted) for editor in editors]
     first = min([wanted, *(number for rows in earlier for number in rows)])
     with VideoReader(video.video) as reader:
         for frame in TimelineReader(reader, timeline, first).frames():
@@ -164,10 +162,15 @@ def edit_video(
         ):
             for frame in decoded if behind.finished_frames < len(timeline) else ():
                 edited, alpha = _edit_frame(frame, editors, record, debug)
-                state = _state(record, editors) if result.ends_segment(frame.index) else None
+                state = _state(record, editors) if _is_kept(frame.index, result, timeline) else None
                 encoded.put(_Finished(edited, grey_alpha(frame, alpha) if masks else None, state))
                 progress("edit", record.frames, len(timeline))
     return record
+
+
+def _is_kept(number: int, result: SegmentedWriter, timeline: Timeline) -> bool:
+    """Whether a killed run may have to go on after frame ``number``; after the last, to say what was done."""
+    return result.ends_segment(number) or number == len(timeline) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,8 +266,11 @@ def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, perfo
         digest.update(array.tobytes())
     for part in performances:
         digest.update(json.dumps([part.source.face, asdict(part.source.workspace)], default=str).encode())
-        for array in (part.plan.expression, part.plan.strength, part.source.coeffs.euler):
+        for array in (part.plan.expression, part.plan.strength):
             digest.update(np.ascontiguousarray(array).tobytes())
+        tables = part.source.workspace
+        for path in (tables.coeffs, tables.hands, tables.crop_metadata):
+            digest.update(file_sha256(path).encode())
         for path in sorted(path for path in part.identity.checkpoint.glob("*") if path.is_file()):
             digest.update(file_sha256(path).encode())
     return digest.hexdigest()

@@ -20,7 +20,7 @@ from inference.jobs import ArbitraryJob, check_output
 from inference.prepared import PreparedSource, PreparedVideo, open_face, open_video
 from inference.speaking_face import speaking_in
 from inference.turning_points import plan_timeline
-from modules.commons.errors import NoFaceError, VideoReadError
+from modules.commons.errors import ConfigError, FitDivergedError, GeneFaceError, NoFaceError, VideoReadError
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
 from modules.structures.motion import MotionSequence
@@ -38,7 +38,7 @@ class FaceList:
 
     Attributes:
         src_video: the video.
-        sheet: the PNG.
+        sheet: the PNG's name, with any suffix or none.
         face: which face would be chosen.
     """
 
@@ -49,7 +49,13 @@ class FaceList:
     def __post_init__(self) -> None:
         if not self.src_video.is_file():
             raise VideoReadError(f"{self.src_video}: there is no such video file; check --src_video")
-        check_output(self.sheet, inputs=(self.src_video,), flag="--list_faces", example="faces.png")
+        for path in (self.sheet, self.picture):
+            check_output(path, inputs=(self.src_video,), flag="--list_faces", example="faces.png")
+
+    @property
+    def picture(self) -> Path:
+        """The PNG, whatever suffix was given."""
+        return self.sheet.with_suffix(".png")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +70,8 @@ class Cast:
 def draw_face_list(job: FaceList, progress: Progress) -> Path:
     """Draw the sheet of a video's faces and say who is there."""
     video = open_video(job.src_video, progress)
-    sheet = job.sheet.with_suffix(".png")
-    list_faces(video.video, video.faces, sheet, chosen_faces(job.face, video.faces))
-    return sheet
+    list_faces(video.video, video.faces, job.picture, chosen_faces(job.face, video.faces))
+    return job.picture
 
 
 def listen(job: ArbitraryJob) -> Heard:
@@ -81,8 +86,8 @@ def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> l
     Where several are chosen, one that cannot be worked on is left as it is, and said so.
 
     Raises:
-        NoFaceError: none can be worked on.
-        ConfigError: the choice does not fit the video.
+        NoFaceError, FitDivergedError: none can be worked on.
+        ConfigError: the choice does not fit the video, or one head is given for several faces.
     """
     wanted = speech_of_faces(job.face, job.drv_aud, video.faces)
     on = {number: np.ones(len(video.index), bool) for number, _ in wanted}
@@ -90,18 +95,28 @@ def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> l
         speaking = speaking_in(video.video, video.faces, [number for number, _ in wanted]).face
         on = {number: speaking == number for number, _ in wanted}
         wanted = tuple((number, path) for number, path in wanted if on[number].any())
+    if job.head_ckpt is not None and len(wanted) > 1:
+        raise ConfigError(
+            f"{job.head_ckpt} is the head of one person, but {len(wanted)} faces are chosen; leave --head_ckpt out or "
+            "choose one face"
+        )
     casts: list[Cast] = []
-    failures: list[NoFaceError] = []
+    failures: dict[int, GeneFaceError] = {}
     for number, path in wanted:
         try:
             casts.append(Cast(open_face(video, number, progress), path, on[number]))
-        except NoFaceError as error:
-            failures.append(error)
-    if not casts:
-        raise failures[0]
-    for failure in failures:
-        logger.warning("a chosen face is left as it is: %s", failure)
+        except (NoFaceError, FitDivergedError) as error:
+            failures[number] = error
+    _say_or_raise(failures, found=bool(casts))
     return casts
+
+
+def _say_or_raise(failures: Mapping[int, GeneFaceError], *, found: bool) -> None:
+    """Say which faces are left as they are; where none is left to work on, the first failure is the job's."""
+    if not found:
+        raise next(iter(failures.values()))
+    for number, failure in failures.items():
+        logger.warning("face %d is left as it is: %s", number, failure)
 
 
 def plan_job_timeline(job: ArbitraryJob, video: PreparedVideo, casts: Sequence[Cast], heard: Heard) -> Timeline:
@@ -121,12 +136,12 @@ def rehearse(
         NoFaceError: no face shows enough to learn from.
     """
     performances: list[Performance] = []
-    failures: list[NoFaceError] = []
+    failures: dict[int, GeneFaceError] = {}
     for cast in casts:
         try:
             identity = find_or_train_identity(job, cast.source, progress)
         except NoFaceError as error:
-            failures.append(error)
+            failures[cast.source.face] = error
             continue
         speech, motion = heard[cast.sound]
         plan = plan_speech(
@@ -140,8 +155,5 @@ def rehearse(
             other_speaks=~cast.on[timeline.rows],
         )
         performances.append(Performance(cast.source, identity, plan, cast.sound, speech, motion))
-    if not performances:
-        raise failures[0]
-    for failure in failures:
-        logger.warning("a chosen face is left as it is: %s", failure)
+    _say_or_raise(failures, found=bool(performances))
     return performances

@@ -46,6 +46,7 @@ class FrameEditor:
         self.plan = plan
         self.renderer = renderer
         self.rows = np.arange(len(source)) if rows is None else rows
+        self._cuts = _cuts(self.rows, source.shot_starts)
         end_rays_at(renderer, options.raymarching_end_threshold)
         self.conditions = renderer.conditions(plan.expression, lle_percent=options.lle_percent)
         self.compositor = FaceCompositor(blend_mode=options.blend_mode)
@@ -78,10 +79,17 @@ class FrameEditor:
         self.compositor.composite_patch(frame, self.patch(frame.index), self.occlusion(frame.index))
         self._last = None
 
+    def colour_rows(self, times_s: NDArray[np.float64], number: int) -> list[int]:
+        """Output frames before ``number`` whose colour still shows in it; ``times_s [N]`` are the output's."""
+        if not self.plan.edited[number]:
+            return []
+        return colour_memory(times_s, self.plan.edited, number, self._cuts)
+
     def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
         """The frame, numbered as the output's, with new lips; the patch put in and what was kept in front of it."""
         number = frame.index
-        if self._last is not None and number != self._last + 1:
+        is_next = self._last is None or number == self._last + 1
+        if not is_next or self._cuts[number]:
             self.compositor.reset()
         self._last = number
         patch, occlusion = self.patch(number), self.occlusion(number)
@@ -106,10 +114,21 @@ def final_alpha(patch: FramePatch, occlusion: OcclusionMask | None) -> NDArray[n
     return patch.alpha * (1 - occlusion.values[y0:y1, x0:x1])
 
 
-def colour_memory(times_s: NDArray[np.float64], edited: NDArray[np.bool_], row: int) -> list[int]:
-    """Rows before ``row`` whose matched colour still shows in it: a few of those edited without a break before it."""
+def colour_memory(
+    times_s: NDArray[np.float64], edited: NDArray[np.bool_], row: int, cuts: NDArray[np.bool_] | None = None
+) -> list[int]:
+    """Rows before ``row`` whose matched colour still shows in it: a few of those edited without a break before it.
+
+    Args:
+        times_s: ``[N]`` rising.
+        edited: bool ``[N]``.
+        row: of interest, edited.
+        cuts: bool ``[N]`` rows that begin a shot; None = one shot.
+    """
     breaks = np.flatnonzero(~edited[:row])
     first = int(breaks[-1]) + 1 if len(breaks) else 0
+    begun = np.flatnonzero(cuts[: row + 1]) if cuts is not None else breaks[:0]
+    first = max(first, int(begun[-1])) if len(begun) else first
     chosen: list[int] = []
     for near in range(row - 1, first - 1, -1):
         if times_s[row] - times_s[near] > MEMORY_S:
@@ -117,3 +136,11 @@ def colour_memory(times_s: NDArray[np.float64], edited: NDArray[np.bool_], row: 
         if not chosen or times_s[chosen[-1]] - times_s[near] >= MEMORY_STEP_S:
             chosen.append(near)
     return chosen
+
+
+def _cuts(rows: NDArray[np.int64], shot_starts: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """bool ``[N]``: output frames that show another shot than the one before."""
+    if shot_starts is None:
+        return np.zeros(len(rows), bool)
+    shots = np.searchsorted(shot_starts, rows, side="right")
+    return np.diff(shots, prepend=shots[:1]) != 0

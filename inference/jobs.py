@@ -130,6 +130,7 @@ class ArbitraryJob:
             raise OutputError(f"{self.save_masks}: --save_masks and --out_name name the same file")
         if self.report is not None:
             check_folder(self.report)
+            _check_comparable(self.times)
         _check_range("--crf", self.crf, 0, 51)
         if self.preview is not None and self.preview < 0:
             raise ConfigError(f"--preview {self.preview}: frame numbers start at 0")
@@ -322,6 +323,14 @@ def _check_speech(job: ArbitraryJob | ClassicJob) -> None:
     _check_range("--mouth_amp", job.mouth_amp, 0.0, 3.0)
     _check_range("--temperature", job.temperature, 0.0, 2.0)
     _check_range("--raymarching_end_threshold", job.raymarching_end_threshold, 0.0, 1.0)
+
+
+def _check_comparable(times: TimeOptions) -> None:
+    """A report compares the result with the video frame by frame, and its lips with the speech from the first on."""
+    if times.speech_starts_s:
+        raise ConfigError("--report needs speech that begins with the video; leave out --start and --audio_offset")
+    if times.length in ("pingpong", "hold"):
+        raise ConfigError(f"--report compares frame by frame; leave out --length {times.length}")
 
 
 def _check_checkpoints(*paths: Path | None) -> None:

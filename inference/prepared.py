@@ -17,7 +17,7 @@ from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run
 from data_gen.utils.process_video.crop_utils import load_crop_metadata
 from inference.usable_faces import FaceEvidence
 from modules.commons.config import load_config
-from modules.commons.errors import NoFaceError
+from modules.commons.errors import FitDivergedError, NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel
@@ -56,6 +56,7 @@ class PreparedSource:
 
     Attributes:
         status: uint8 ``[T]`` of ``FrameStatus``, how the face was followed; None where only the fit is known.
+        shot_starts: int64, ascending, 0 first: the frames that begin a shot; None = one shot.
     """
 
     video: Path
@@ -69,6 +70,7 @@ class PreparedSource:
     occlusion: OcclusionTable
     face_model: FaceModel
     status: NDArray[np.uint8] | None = None
+    shot_starts: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -131,18 +133,20 @@ def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: Video
     Raises:
         ConfigError, ValueError, OSError: a table is missing or is something else.
     """
+    index = FrameIndex.load(workspace.frame_index)
     return PreparedSource(
         video=video,
         sha256=sha256,
         workspace=workspace,
         info=info,
-        times_s=FrameIndex.load(workspace.frame_index).times_s,
+        times_s=index.times_s,
         landmarks=Landmarks2D.load(workspace.landmarks),
         coeffs=FaceModelCoeffs.load(workspace.coeffs),
         crops=load_crop_metadata(workspace.crop_metadata),
         occlusion=OcclusionTable.load(workspace.hands),
         face_model=FaceModel.load(FACE_MODEL_FILE),
         status=FaceTrack.load(workspace.track).status,
+        shot_starts=index.shot_starts,
     )
 
 
@@ -156,8 +160,8 @@ def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: 
     end = [stage.name for stage in STAGES].index(last_stage) + 1
     try:
         run_stages(STAGES[:end], video, workspace, load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}), progress)
-    except NoFaceError as error:
-        raise NoFaceError(f"{video}: {error}") from error
+    except (NoFaceError, FitDivergedError) as error:
+        raise type(error)(f"{video}: {error}") from error
 
 
 def video_id_of(path: Path, sha256: str) -> str:

@@ -10,6 +10,7 @@ from data_gen.utils.process_video.face_detector import Backend
 from data_gen.utils.process_video.face_table import BeliefConfig
 from data_gen.utils.process_video.face_tracker import FollowConfig
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
+from data_gen.utils.process_video.person_linking import LinkConfig
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 
 
@@ -21,12 +22,14 @@ class DetectConfig:
         backend: 'auto' takes CenterFace when its file is there and BlazeFace otherwise.
         extractor: runtime of the landmark model: 'litert', or the optional 'mediapipe' package.
         follow: when a face is acquired, followed and given up.
+        link: which of what was followed are one person.
         believe: when what was followed is a face, and when it is worth working on.
     """
 
     backend: Backend = "auto"
     extractor: Literal["litert", "mediapipe"] = "litert"
     follow: FollowConfig = field(default_factory=FollowConfig)
+    link: LinkConfig = field(default_factory=LinkConfig)
     believe: BeliefConfig = field(default_factory=BeliefConfig)
 
 
@@ -37,10 +40,14 @@ class CropConfig:
     Attributes:
         margin: each face box grows by this share of its size on every side.
         crop_size: side of the crop, px; 'auto' takes 256 when the square is at most 300 frame pixels wide, else 512.
+        roll: turn the square slowly with a head that rolls much.
+        min_face_px: below this face height it is said that the crop is an enlargement.
     """
 
     margin: float = 0.3
     crop_size: Literal["auto", 256, 512] = "auto"
+    roll: bool = False
+    min_face_px: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

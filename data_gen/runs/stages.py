@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -13,15 +15,18 @@ from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
 from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker
 from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
 from data_gen.utils.process_video.face_detector import FaceDetector
-from data_gen.utils.process_video.face_table import believed_tracks, build_face_table, gather_sights
+from data_gen.utils.process_video.face_table import build_face_table, gather_looks, gather_sights
 from data_gen.utils.process_video.face_tracker import FaceTracker, Sighting
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm_for_a_video
 from data_gen.utils.process_video.landmark_track import check_faces, write_landmarks
+from data_gen.utils.process_video.look_taker import build_look_taker
 from data_gen.utils.process_video.observation_log import ObservationLog
 from data_gen.utils.process_video.occlusion_detector import OcclusionDetector
 from data_gen.utils.process_video.occlusion_table import join_occlusion, no_occlusion, occlusion_table
 from data_gen.utils.process_video.part_store import PartStore
+from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
+from data_gen.utils.process_video.stable_crop import CropDetails, small_face_note, stable_crop
 from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
@@ -35,6 +40,8 @@ from modules.structures.tracks import FaceTrack
 from modules.video.frame_range import FrameRange
 from modules.video.pipeline import decoding
 from modules.video.reader import VideoReader
+
+logger = logging.getLogger(__name__)
 
 SMALL_CROP_SIDE_PX = 300
 """A crop whose square is at most this wide in the frame is stored at 256 px."""
@@ -80,7 +87,7 @@ def track(stage: StageInput) -> None:
     size_hw = _track_into(log, stage, index)
     sights = gather_sights(log.segments())
     empty = FaceTable(size_hw, index.times_s, index.shot_starts, ())
-    persons = [[int(number)] for number in believed_tracks(sights, empty.shots, stage.config.detect.believe)]
+    persons = link_persons(sights, gather_looks(log.segments()), empty.shots, index.times_s, stage.config.detect.link)
     table = build_face_table(sights, persons, index.times_s, index.shot_starts, size_hw, stage.config.detect.believe)
     check_faces(table, sights, stage.config.detect.believe.min_face_px)
     table.save(stage.workspace.faces)
@@ -89,23 +96,24 @@ def track(stage: StageInput) -> None:
 def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex) -> tuple[int, int]:
     """Track the frames that are not in the log yet; returns the frames' (height, width)."""
     settings, starts = stage.config.detect, set(index.shot_starts.tolist())
+    stops = {*(start - 1 for start in starts), len(index) - 1}
     done, state = log.resume()
     first = state.recent[0][0] if state.recent else done
-    tracker = FaceTracker(build_landmarker(settings.extractor), FaceDetector(settings.backend), settings.follow, state)
+    tracker = FaceTracker(
+        build_landmarker(settings.extractor), FaceDetector(settings.backend), settings.follow, build_look_taker(), state
+    )
     batch: list[Sighting] = []
-    with VideoReader(stage.video) as reader:
-        if done < len(index):
-            source = FrameRange(reader, index, first)
-            with decoding(source) as decoded:
-                for frame in decoded:
-                    if frame.index < done:
-                        tracker.recall(frame)
-                        continue
-                    batch += tracker.step(frame, starts_shot=frame.index in starts)
-                    stage.progress("track", frame.index + 1, len(index))
-                    if (frame.index + 1) % SEGMENT == 0 or frame.index + 1 == len(index):
-                        log.append(done, frame.index + 1, batch, tracker.state)
-                        done, batch = frame.index + 1, []
+    with VideoReader(stage.video) as reader, decoding(FrameRange(reader, index, first)) as decoded:
+        for frame in decoded:
+            number = frame.index
+            if number < done:
+                tracker.recall(frame)
+                continue
+            batch += tracker.step(frame, starts_shot=number in starts, ends_shot=number in stops)
+            stage.progress("track", number + 1, len(index))
+            if (number + 1) % SEGMENT == 0 or number + 1 == len(index):
+                log.append(done, number + 1, batch, tracker.state)
+                done, batch = number + 1, []
         return reader.info.height, reader.info.width
 
 
@@ -122,19 +130,26 @@ def landmarks(stage: StageInput) -> None:
 
 def crop(stage: StageInput) -> None:
     """Choose the stable square around the face."""
-    face = FaceTrack.load(stage.workspace.track)
+    workspace, config = stage.workspace, stage.config.crop
+    face, index = FaceTrack.load(workspace.track), FrameIndex.load(workspace.frame_index)
     with VideoReader(stage.video) as reader:
-        size_hw = (reader.info.height, reader.info.width)
-    metadata = choose_crop(face, size_hw, stage.config.crop, FaceDetector(stage.config.detect.backend))
-    save_crop_metadata(metadata, stage.workspace.crop_metadata)
+        size_hw, rate = (reader.info.height, reader.info.width), float(reader.info.frame_rate)
+    points = Landmarks2D.load(workspace.landmarks).points
+    metadata = choose_crop(face, size_hw, config, points=points, shot_starts=index.shot_starts, frame_rate=rate)
+    note = small_face_note(face, metadata, config.min_face_px)
+    if note:
+        logger.warning("%s: %s", stage.video, note)
+    save_crop_metadata(metadata, workspace.crop_metadata)
 
 
-def choose_crop(face: FaceTrack, size_hw: tuple[int, int], config: CropConfig, detector: FaceDetector) -> CropMetadata:
+def choose_crop(
+    face: FaceTrack, size_hw: tuple[int, int], config: CropConfig, **details: Unpack[CropDetails]
+) -> CropMetadata:
     """The crop of a track, at 256 or 512 px by the size of the face unless the configuration says which."""
     size = 512 if config.crop_size == "auto" else config.crop_size
-    metadata = detector.compute_stable_crop_region(face, size_hw, config.margin, size)
+    metadata = stable_crop(face, size_hw, config.margin, size, roll=config.roll, **details)
     if config.crop_size == "auto" and np.median([r.side for r in metadata.regions]) <= SMALL_CROP_SIDE_PX:
-        return detector.compute_stable_crop_region(face, size_hw, config.margin, 256)
+        return replace(metadata, crop_size=256)
     return metadata
 
 

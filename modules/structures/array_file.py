@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import struct
 import zipfile
@@ -48,6 +49,13 @@ def _mapped(path: Path, dtype: np.dtype, offset: int, shape: tuple[int, ...]) ->
     if 0 in shape:  # nothing cannot be mapped
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype, "r", offset, shape)
+
+
+def forget(array: NDArray) -> None:
+    """Give back the memory of what was read of a mapped array; it is read again when looked at. Others stay."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class ArrayFileWriter:

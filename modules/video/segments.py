@@ -123,6 +123,7 @@ class SegmentedWriter:
         self._last_pts: int | None = None
         self._is_complete = False
         self._state: bytes | None = None
+        self._last_state: bytes | None = None
 
     def __enter__(self) -> SegmentedWriter:
         self._final.check()
@@ -169,7 +170,8 @@ class SegmentedWriter:
 
         Args:
             frame: of this video, the first one being number ``finished_frames``.
-            state: what the caller needs to go on after this frame; kept only where ``ends_segment`` says so.
+            state: what the caller needs to go on after this frame; kept only where ``ends_segment`` says so, and of
+                the video's last frame.
 
         Raises:
             OutputError: when the disk or the encoder fails.
@@ -183,7 +185,7 @@ class SegmentedWriter:
                 packets = self._file(self._n_segments, "packets.part")
                 self._open = _OpenSegment(packets, self._info, self._codec, self._suffix)
             self._open.write(frame)
-            self._last_pts = frame.pts
+            self._last_pts, self._last_state = frame.pts, state
             if self._open.n_frames == self._per_segment:
                 self._close_segment(state, is_last=False)
         except (av.error.FFmpegError, OSError) as error:
@@ -201,7 +203,7 @@ class SegmentedWriter:
         """Close the last segment and copy all packets into the result."""
         try:
             if self._open is not None:
-                self._close_segment(None, is_last=True)
+                self._close_segment(self._last_state, is_last=True)
             marker = self._folder / "joining.txt"
             marker.write_text(str(self._final.temporary.absolute()), encoding="utf-8")
             with self._final as final:

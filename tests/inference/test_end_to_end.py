@@ -10,17 +10,19 @@ import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import plan_video, predict_motion
-from inference.prepared import open_source
 from inference.driving import speech_track
 from inference.evaluation.motion import model_opening
+from inference.face_choice import SpeechFiles
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary, main
 from inference.identity import find_identity, training_config
 from inference.jobs import ArbitraryJob
+from inference.prepared import open_source
 from inference.summary import SUMMARY_SCHEMA
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.progress import silent
 from modules.structures.audio import AudioClip
 from modules.structures.landmarks import lip_opening
+from modules.structures.spans import SpanTable
 from modules.video.colour import chroma_alpha, rgb_from_planes
 from modules.video.reader import VideoReader
 from modules.video.sound import AudioTrack
@@ -57,6 +59,13 @@ def summary(run):
     return json.loads(run.out.with_name("out.mp4.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def face(summary):
+    """The record of the one face that was edited."""
+    (one,) = summary["faces"]
+    return one
+
+
 def test_size_count_and_times_are_the_sources(run, pictures):
     assert len(pictures) == COUNT
     with VideoReader(run.clip) as source, VideoReader(run.out) as result:
@@ -80,11 +89,11 @@ def test_samples_outside_the_mask_are_the_sources_own(pictures):
     assert edited > COUNT // 2
 
 
-def test_the_mask_is_the_lower_face_and_leaves_hands_out(run, pictures, summary):
+def test_the_mask_is_the_lower_face_and_leaves_hands_out(run, pictures, face):
     areas = np.array([(mask.planes[0] / 255.0).sum() for *_, mask in pictures])
     share = areas[areas > 0].mean() / (640 * 360)
     assert 0.01 < share < 0.25
-    assert share == pytest.approx(summary["edited_area_share"], rel=0.02)
+    assert share == pytest.approx(face["edited_area_share"], rel=0.02)
     with own_folders(run.root):
         source = open_source(run.clip, silent)
     (row, *_) = [r for r in source.occlusion.rows.tolist() if areas[r] > 0] or [None]
@@ -98,7 +107,7 @@ def test_the_mask_is_the_lower_face_and_leaves_hands_out(run, pictures, summary)
     assert mask[y[inside], x[inside]].mean() < 0.25 * 255
 
 
-def test_after_the_speech_the_source_goes_on(run, pictures, summary):
+def test_after_the_speech_the_source_goes_on(run, pictures, face):
     end_s = load_audio_16k(run.speech).duration_s
     start = pictures[0][0].time_s
     late = [p for p in pictures if float(p[0].time_s - start) >= end_s]
@@ -106,7 +115,7 @@ def test_after_the_speech_the_source_goes_on(run, pictures, summary):
     for before, after, mask in late:
         assert all(np.array_equal(a, b) for a, b in zip(before.planes, after.planes, strict=True))
         assert not mask.planes[0].any()
-    assert summary["frames_passed_through"]["after the end of the speech"] == len(late)
+    assert face["frames_passed_through"]["after the end of the speech"] == len(late)
 
 
 def test_the_sound_is_the_new_speech_in_its_place(run, pictures):
@@ -147,20 +156,23 @@ def write_with_sound(clip, target, track):
             writer.write(frame)
 
 
-def test_the_record_of_the_run(run, pictures, summary):
+def test_the_record_of_the_run(run, pictures, summary, face):
     assert summary["schema"] == SUMMARY_SCHEMA
-    assert summary["src_video"] == str(run.clip) and summary["drv_aud"] == str(run.speech)
-    assert summary["output"] == str(run.out) and summary["identity"] == str(run.identity)
-    assert summary["identity_trained_now"] is True
+    assert summary["src_video"] == str(run.clip) and face["drv_aud"] == str(run.speech)
+    assert summary["output"] == str(run.out) and face["identity"] == str(run.identity)
+    assert face["face"] == 0 and face["identity_trained_now"] is True
     assert summary["frame_size"] == [640, 360] and summary["frames"] == COUNT
     masked = sum(bool(mask.planes[0].any()) for *_, mask in pictures)
     assert summary["frames_edited"] == masked
-    assert summary["frames_edited"] + sum(summary["frames_passed_through"].values()) == COUNT
+    assert face["frames_edited"] == masked and masked + sum(face["frames_passed_through"].values()) == COUNT
+    spans = SpanTable.from_json(face["spans"])
+    assert spans.edited.tolist() == [bool(mask.planes[0].any()) for *_, mask in pictures]
+    assert {reason: n for reason, n in spans.counts().items() if reason != "edited"} == face["frames_passed_through"]
     assert summary["frames_with_hand"] > 0
-    assert 150 < summary["face_height_px"] < 330
+    assert 150 < face["face_height_px"] < 330
     assert any("Matroska" in text for text in summary["warnings"]), "what was warned of is on record"
-    assert 0 < summary["landmark_error_percent"] < 4
-    assert {"listen", "prepare", "identity", "motion", "edit"} <= set(summary["seconds_per_stage"])
+    assert 0 < face["landmark_error_percent"] < 4
+    assert {"listen", "prepare", "identity", "edit"} <= set(summary["seconds_per_stage"])
     assert sorted(p.name for p in run.out.parent.iterdir() if p.name.startswith(("out.mp4", "masks", "."))) == [
         "masks.mkv", "out.mp4", "out.mp4.json",
     ]  # fmt: skip
@@ -184,7 +196,8 @@ def test_a_second_run_finds_the_person_and_prepares_nothing(run, tmp_path):
         GeneFace2InferArbitrary().infer_once_arbitrary(run.job(out_name=out, length="shortest"))
     took = time.perf_counter() - started
     record = json.loads((tmp_path / "again.mp4.json").read_text())
-    assert record["identity_trained_now"] is False and record["identity"] == str(run.identity)
+    (face,) = record["faces"]
+    assert face["identity_trained_now"] is False and face["identity"] == str(run.identity)
     assert record["seconds_per_stage"]["prepare"] < 5 and record["seconds_per_stage"]["identity"] < 5 and took < 120
     assert not any("done in" in text or "training one" in text for _, text in said)
     with VideoReader(out) as reader:
@@ -200,9 +213,10 @@ def test_the_same_preset_is_not_trained_again_and_another_is(run):
     config = training_config(video_id, run.preset, "auto", run.root / "data")
     key = (record["extra"]["source_sha256"], record["face_model_version"])
     folder = run.root / "identities"
-    assert find_identity(*key, config, folder) == find_identity(*key, None, folder) == run.identity
-    assert find_identity(*key, training_config(video_id, None, "cpu", run.root / "data"), folder) is None
-    assert find_identity("0" * 64, key[1], None, folder) is None and find_identity(key[0], "x", None, folder) is None
+    assert find_identity(*key, config, 0, folder) == find_identity(*key, None, 0, folder) == run.identity
+    assert find_identity(*key, training_config(video_id, None, "cpu", run.root / "data"), 0, folder) is None
+    for sha256, version, face in (("0" * 64, key[1], 0), (key[0], "x", 0), (*key, 1)):
+        assert find_identity(sha256, version, None, face, folder) is None
 
 
 @pytest.mark.parametrize("which", ["first", "middle", "hand", "untouched"])
@@ -220,7 +234,7 @@ def test_a_preview_is_that_frame_of_the_result(run, pictures, tmp_path, which):
 
 def test_silence_is_said_and_keeps_the_lips_shut(run, tmp_path):
     silence = write_wav(tmp_path / "silence.wav", AudioClip(np.zeros(20000, np.float32), 16000))
-    job = ArbitraryJob(run.clip, silence, tmp_path / "out.mp4", preview=2)
+    job = ArbitraryJob(run.clip, SpeechFiles(silence), tmp_path / "out.mp4", preview=2)
     with own_folders(run.root):
         with listening() as said:
             GeneFace2InferArbitrary().infer_once_arbitrary(job)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.face_choice import FaceChoice, SpeechFiles
 from inference.jobs import (
     FAST_END_THRESHOLD,
     ArbitraryJob,
@@ -14,6 +15,7 @@ from inference.jobs import (
     parse_drv_pose,
     resolve_head_ckpt,
 )
+from inference.timeline import TimeOptions
 from modules.commons.errors import CheckpointError, ConfigError, OutputError
 
 
@@ -33,9 +35,26 @@ def classic(files):
 
 def test_keys_may_be_texts_and_audio_is_drv_aud(files):
     job = ArbitraryJob.from_mapping({key: str(value) for key, value in files.items()})
-    assert job.drv_aud == files["audio"] and job.summary_path.name == "out.mp4.json"
-    assert job == ArbitraryJob(files["src_video"], files["audio"], files["out_name"])
+    assert job.drv_aud == SpeechFiles(files["audio"]) and job.summary_path.name == "out.mp4.json"
+    assert job == ArbitraryJob(files["src_video"], SpeechFiles(files["audio"]), files["out_name"])
     assert ArbitraryJob.from_mapping({**files, "head_ckpt": "", "config": None}) == job
+
+
+def test_faces_and_times_are_given_as_on_the_command_line(files, tmp_path):
+    """Of the newer options: which face, what each says, when, and how long the result is."""
+    (tmp_path / "b.wav").write_bytes(b"x")
+    both = {0: files["audio"], 2: str(tmp_path / "b.wav")}
+    rest = {key: value for key, value in files.items() if key != "audio"}
+    options = {"face": "All", "start": 1, "end": 2.5, "audio_offset": -0.5, "fade_s": 0, "keep_audio": True}
+    job = ArbitraryJob.from_mapping({**rest, "drv_aud": both, **options})
+    assert job.drv_aud == SpeechFiles(None, ((0, files["audio"]), (2, tmp_path / "b.wav")))
+    assert job.face == FaceChoice("all") and job.fade_s == 0 and job.keep_audio
+    assert job.times == TimeOptions(1, 2.5, -0.5, "source")
+    job = ArbitraryJob.from_mapping({**files, "face_at": "10,20,1.5", "length": "shortest"})
+    assert job.face == FaceChoice("point", point=(10, 20), time_s=1.5) and job.times.length == "trim"
+    assert ArbitraryJob.from_mapping({**files, "face": 1}).face == FaceChoice("number", number=1)
+    default = ArbitraryJob.from_mapping(files)
+    assert default.face is None and default.times == TimeOptions() and not default.keep_audio
 
 
 def test_genefaces_own_keys_are_understood(files, classic):
@@ -77,6 +96,9 @@ def test_a_classic_job_needs_a_person(classic, tmp_path):
         {"raymarching_end_threshold": 1.5},
         {"raymarching_end_threshold": float("nan")},
         {"crf": 52},
+        {"fade_s": -1},
+        {"fade_s": float("nan")},
+        {"fade_s": 11.0},
         {"preview": -1},
     ],
 )

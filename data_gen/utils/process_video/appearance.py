@@ -215,13 +215,25 @@ def look_distance(first: FaceLook, second: FaceLook) -> float:
     if shape is None or other is None:
         return float("inf")
     apart = float(np.sqrt(((shape - other) ** 2).sum(axis=1).mean())) / SHAPE_SCALE
-    evidence = [apart, apart]
+    colours = [UNSEEN if value is None else value for value in colour_differences(first, second)]
+    return float(np.mean([apart, apart, *colours]))
+
+
+def colour_differences(first: FaceLook, second: FaceLook) -> list[float | None]:
+    """How unlike skin, hair and clothes are, each in its own scale; None for what one side does not show."""
     change = (first.colours - second.colours) * [0.5, 1.0, 1.0]
+    found: list[float | None] = []
     for group, scale in ((SKIN, SKIN_SCALE), (HAIR, HAIR_SCALE), (CLOTHES, CLOTHES_SCALE)):
         lengths = np.linalg.norm(change[list(group)], axis=1)
         lengths = lengths[np.isfinite(lengths)]
-        evidence.append(float(np.median(lengths)) / scale if len(lengths) else UNSEEN)
-    return float(np.mean(evidence))
+        found.append(float(np.median(lengths)) / scale if len(lengths) else None)
+    return found
+
+
+def colour_distance(first: FaceLook, second: FaceLook) -> float | None:
+    """Mean of ``colour_differences`` over what both show; None when they show too little in common."""
+    seen = [value for value in colour_differences(first, second) if value is not None]
+    return float(np.mean(seen)) if len(seen) >= 2 else None
 
 
 def link_tracks(

@@ -1,7 +1,7 @@
 """Find faces, follow them through a video and choose a stable crop.
 
-CenterFace (re)acquires faces on the whole frame; a found face is followed frame to frame by a cheap detector
-inside its own region, so the cost hardly depends on the size of the frame.
+A detector (CenterFace, or one of ``detector_backends``) acquires faces on the whole frame and audits them; a found face
+is followed by its own landmarks (``face_tracker``), so the cost hardly depends on the size of the frame.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class DetectorConfig:
     """What counts as a face and how hard to look.
+
+    CenterFace finds a face for certain from about 20 px of what it sees: one of 40 px at 1280 in 1080p and at 1920 in
+    4K, one of 24 px at the frame's own size. A look at 16:9 takes 95, 350, 770 and 3,500 ms of one (shared) core at 640,
+    1280, 1920 and 3840.
 
     Attributes:
         min_score: detections below it are dropped; None takes the backend's own usual threshold.

@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import Landmarker, region_of_face, region_of_landmarks
+from data_gen.utils.process_video.appearance import FaceLook
 from data_gen.utils.process_video.face_geometry import (
     distance_in_faces,
     is_face_shaped,
     landmark_box,
     moved_like_a_head,
 )
+from data_gen.utils.process_video.look_taker import LookTaker
+from data_gen.utils.process_video.plausibility import face_plausibility, look_disagreement
 from modules.structures.boxes import BoundingBox, FaceDetection
 from modules.structures.crops import CropRegion
 from modules.structures.frames import Frame
@@ -44,6 +47,7 @@ class FollowConfig:
     Attributes:
         min_presence: landmark presence below it loses the face.
         min_agreement: IoU of detector box and landmark box that counts as agreement.
+        min_plausibility: what is acquired must look like a face so much, see ``face_plausibility``.
         audit_s: seconds between coarse looks at the whole frame while a face is followed; faces found are followed
             back through the frames in between.
         search_s: the same while none is.
@@ -59,7 +63,8 @@ class FollowConfig:
 
     min_presence: float = 0.5
     min_agreement: float = 0.3
-    audit_s: float = 0.5
+    min_plausibility: float = 0.5
+    audit_s: float = 0.3
     search_s: float = 0.2
     fine_s: tuple[float, float] = (3.0, 1.0)
     sides: tuple[int, int] = (640, 1920)
@@ -89,12 +94,14 @@ class Sighting:
         track: number of the track.
         result: its landmarks in frame pixels.
         detector_score: score of the detection that agreed; 0 where it was asked and none did, NaN where not asked.
+        look: what the person looks like here, where it was looked at.
     """
 
     row: int
     track: int
     result: LandmarkResult
     detector_score: float
+    look: FaceLook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +198,20 @@ class FaceTracker:
         landmarker: puts landmarks on a face.
         detector: finds faces.
         config: when a face is acquired, followed and given up.
+        look_taker: takes in what people look like; None = looks are not taken.
         state: to go on from; the frames ``state.recent`` names must be handed to ``recall`` first.
     """
 
     def __init__(
-        self, landmarker: Landmarker, detector: Detector, config: FollowConfig, state: TrackerState | None = None
+        self,
+        landmarker: Landmarker,
+        detector: Detector,
+        config: FollowConfig,
+        look_taker: LookTaker | None = None,
+        state: TrackerState | None = None,
     ) -> None:
         self._landmarker, self._detector, self._config = landmarker, detector, config
+        self._look_taker = look_taker
         self.state = state or TrackerState()
         self._frames: deque[Frame] = deque()
 
@@ -205,12 +219,13 @@ class FaceTracker:
         """Hold a frame that was seen before the tracker stopped, for looking back."""
         self._frames.append(frame)
 
-    def step(self, frame: Frame, *, starts_shot: bool = False) -> list[Sighting]:
+    def step(self, frame: Frame, *, starts_shot: bool = False, ends_shot: bool = False) -> list[Sighting]:
         """Take the next frame; returns what is seen in it, and what of newly found faces was in the frames before.
 
         Args:
             frame: the next one.
             starts_shot: it is the first of a new shot.
+            ends_shot: it is the last of its shot: whoever came since the last audit would never be found.
         """
         state = self.state
         state.row += 1
@@ -219,15 +234,21 @@ class FaceTracker:
         now = float(frame.time_s)
         seen = self._without_collisions(self._follow_all(frame))
         scores: dict[int, float] = {}
+        looks: dict[int, FaceLook] = {}
         earlier: list[Sighting] = []
         due, fine = self._audit_due(now, frame)
-        if due:
-            scores, earlier = self._audit(frame, seen, fine=fine)
+        if due or ends_shot:
+            rgb = rgb_from_planes(frame)
+            scores, earlier = self._audit(frame, rgb, seen, fine=fine)
+            looks = self._looks(rgb, seen)
         earlier += self._recover(frame, seen, scores)
         self._update(seen, scores, now)
         self._hold(frame, [landmark_box(result.points) for result in seen.values()])
         return [
-            *(Sighting(state.row, track, result, scores.get(track, np.nan)) for track, result in seen.items()),
+            *(
+                Sighting(state.row, track, result, scores.get(track, np.nan), looks.get(track))
+                for track, result in seen.items()
+            ),
             *earlier,
         ]
 
@@ -237,14 +258,15 @@ class FaceTracker:
         self.state.recent = []
         self._frames.clear()
 
-    def _landmarks(self, frame: Frame, region: CropRegion) -> LandmarkResult | None:
+    def _landmarks(self, frame: Frame, region: CropRegion, least: float | None = None) -> LandmarkResult | None:
         """Believable landmarks seen through ``region``; only the pixels under it become RGB."""
+        least = self._config.min_presence if least is None else least
         bounds = window_around(frame, region.bounding_box())
         if bounds is None:
             return None
         x, y = bounds[:2]
         result = self._landmarker.detect(rgb_from_planes(frame, bounds), region.shifted(-x, -y)).shifted(x, y)
-        believable = result.score >= self._config.min_presence and is_face_shaped(result.points)
+        believable = result.score >= least and is_face_shaped(result.points)
         return result if believable else None
 
     def _follow_all(self, frame: Frame) -> dict[int, LandmarkResult]:
@@ -278,8 +300,14 @@ class FaceTracker:
         coarse = now - self.state.audited_s >= (config.audit_s if following else config.search_s)
         return fine or coarse, fine
 
+    def _looks(self, rgb: NDArray[np.uint8], seen: dict[int, LandmarkResult]) -> dict[int, FaceLook]:
+        """What everybody in the frame looks like."""
+        if self._look_taker is None:
+            return {}
+        return {track: self._look_taker(rgb, result) for track, result in seen.items()}
+
     def _audit(
-        self, frame: Frame, seen: dict[int, LandmarkResult], *, fine: bool
+        self, frame: Frame, rgb: NDArray[np.uint8], seen: dict[int, LandmarkResult], *, fine: bool
     ) -> tuple[dict[int, float], list[Sighting]]:
         """Compare the whole frame's detections with the faces followed; new faces are added to ``seen``.
 
@@ -291,7 +319,7 @@ class FaceTracker:
         if fine:
             self.state.fine_s = now
         found = self._detector.detect_face_bbox(
-            rgb_from_planes(frame), max_side=min(max(frame.size_hw), self._config.sides[1 if fine else 0])
+            rgb, max_side=min(max(frame.size_hw), self._config.sides[1 if fine else 0])
         )
         boxes = {track: landmark_box(result.points) for track, result in seen.items()}
         scores = {track: self._agreement(frame, box, found) for track, box in boxes.items()}
@@ -330,12 +358,14 @@ class FaceTracker:
 
     def _settle(self, frame: Frame, face: FaceDetection) -> LandmarkResult | None:
         """Landmarks of a detected face; the second look goes through the square the first one gives."""
-        first = self._landmarks(frame, region_of_face(face))
+        first = self._landmarks(frame, region_of_face(face), least=self._config.min_presence / 2)
         if first is None:
             return None
         result = self._landmarks(frame, region_of_landmarks(first.points))
-        agrees = result is not None and landmark_box(result.points).iou(face.box) >= self._config.min_agreement
-        return result if agrees else None
+        if result is None or landmark_box(result.points).iou(face.box) < self._config.min_agreement:
+            return None
+        plausible = face_plausibility(result.score, settling=look_disagreement(first.points, result.points))
+        return result if plausible >= self._config.min_plausibility else None
 
     def _welcome(self, frame: Frame, result: LandmarkResult, known: int = -1) -> tuple[int, list[Sighting]]:
         """Begin a track with a face found now, and follow it back, at most down to the row after ``known``."""

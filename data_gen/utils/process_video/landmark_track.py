@@ -16,13 +16,15 @@ from data_gen.utils.mp_feature_extractors.face_landmarker import Landmarker
 from data_gen.utils.process_video.face_table import (
     BeliefConfig,
     Sights,
-    believed_tracks,
     build_face_table,
+    gather_looks,
     gather_sights,
 )
 from data_gen.utils.process_video.face_tracker import Detector, FaceTracker, FollowConfig, Sighting
 from data_gen.utils.process_video.landmark_smoothing import WINDOW, smooth_landmarks
+from data_gen.utils.process_video.look_taker import build_look_taker
 from data_gen.utils.process_video.observation_log import Observations
+from data_gen.utils.process_video.person_linking import LinkConfig, link_persons
 from data_gen.utils.process_video.scene_cuts import marked_shots
 from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress, silent
@@ -165,7 +167,7 @@ def _track_in_memory(
     frames: Iterable[Frame], landmarker: Landmarker, detector: Detector, follow: FollowConfig | None,
     believe: BeliefConfig, progress: Progress,
 ) -> tuple[FaceTable, Observations, Sights]:  # fmt: skip
-    tracker = FaceTracker(landmarker, detector, follow or FollowConfig())
+    tracker = FaceTracker(landmarker, detector, follow or FollowConfig(), build_look_taker())
     sightings: list[Sighting] = []
     times: list[float] = []
     starts = [0]
@@ -181,5 +183,5 @@ def _track_in_memory(
     sights = gather_sights([segment])
     times_s, shot_starts = np.array(times) - (times[0] if times else 0), np.array(starts, np.int64)
     empty = FaceTable(size_hw, times_s, shot_starts, ())
-    persons = [[int(track)] for track in believed_tracks(sights, empty.shots, believe)]
+    persons = link_persons(sights, gather_looks([segment]), empty.shots, times_s, LinkConfig())
     return build_face_table(sights, persons, times_s, shot_starts, size_hw, believe), segment, sights

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen.utils.process_video.appearance import FaceLook
 from data_gen.utils.process_video.face_tracker import Sighting, TrackerState
 from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE
 
@@ -32,6 +33,7 @@ class Observations:
         points: float32 ``[M, 478, 2]`` frame px. depth: float32 ``[M, 478]``. blendshapes: float32 ``[M, 52]``.
         presence: float32 ``[M]`` landmark presence 0..1.
         detector_score: float32 ``[M]``, see ``Sighting``.
+        looked_at: int64 ``[K]`` which of them come with a look; the looks' own arrays ``[K, ...]`` follow.
     """
 
     rows: NDArray[np.int64]
@@ -41,9 +43,22 @@ class Observations:
     blendshapes: NDArray[np.float32]
     presence: NDArray[np.float32]
     detector_score: NDArray[np.float32]
+    looked_at: NDArray[np.int64]
+    shape_sum: NDArray[np.float64]
+    shape_weight: NDArray[np.float64]
+    colour_sum: NDArray[np.float64]
+    colour_count: NDArray[np.float64]
+    embedding_sum: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def looks(self) -> Iterator[tuple[int, FaceLook]]:
+        """(track, what its person looks like) of each look."""
+        names = FaceLook().to_arrays()
+        for number, place in enumerate(self.looked_at.tolist()):
+            arrays = {name: getattr(self, name)[number] for name in names}
+            yield int(self.tracks[place]), FaceLook.from_arrays(arrays)
 
     @classmethod
     def of(cls, sightings: Sequence[Sighting]) -> Observations:
@@ -54,6 +69,13 @@ class Observations:
         blendshapes = np.zeros((count, len(MEDIAPIPE_BLENDSHAPES)), np.float32)
         for number, result in enumerate(results):
             points[number], depth[number], blendshapes[number] = result.points, result.depth, result.blendshapes
+        looked_at = [number for number, sighting in enumerate(sightings) if sighting.look is not None]
+        looks = [look.to_arrays() for sighting in sightings if (look := sighting.look) is not None]
+        empty = FaceLook().to_arrays()
+        columns = {
+            name: np.stack([look[name] for look in looks]) if looks else np.zeros((0, *array.shape))
+            for name, array in empty.items()
+        }
         return cls(
             np.array([sighting.row for sighting in sightings], np.int64),
             np.array([sighting.track for sighting in sightings], np.int64),
@@ -62,6 +84,8 @@ class Observations:
             blendshapes,
             np.array([result.score for result in results], np.float32),
             np.array([sighting.detector_score for sighting in sightings], np.float32),
+            np.array(looked_at, np.int64),
+            **columns,
         )
 
 

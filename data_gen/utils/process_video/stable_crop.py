@@ -7,6 +7,7 @@ memory-mapped table of any length will do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from scipy.signal.windows import hann
 
 from data_gen.utils.process_video.box_smoothing import split_at_jumps
 from modules.commons.errors import NoFaceError
+from modules.structures.array_file import forget
 from modules.structures.crops import CropMetadata, CropRegion
 from modules.structures.landmarks import FOREHEAD_CHIN, JAW_LINE, OUTER_EYE_CORNERS
 from modules.structures.tracks import FaceTrack
@@ -37,6 +39,14 @@ CHUNK = 256
 """Rows of landmarks looked at together."""
 
 Table = NDArray[np.float64]
+
+
+class CropDetails(TypedDict, total=False):
+    """The keyword arguments of ``stable_crop`` that a clip's tables give."""
+
+    points: NDArray[np.floating] | None
+    shot_starts: NDArray[np.int64] | None
+    frame_rate: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,6 +250,7 @@ def _with_landmarks(reach: _Reach, points: NDArray[np.floating], rows: NDArray[n
         sunken = turned[:, jaw] + CHIN_ROOM * (turned[:, chin] - turned[:, top])[:, None]
         first, last = np.minimum(first, sunken.min(axis=1)), np.maximum(last, sunken.max(axis=1))
         level = reach.angle[chunk, None] == 0
+        forget(points)
         low[chunk] = np.where(level, np.minimum(low[chunk], first - SAFETY * size), first - grown * size)
         high[chunk] = np.where(level, np.maximum(high[chunk], last + SAFETY * size), last + grown * size)
     return _Reach(reach.center, low, high, reach.angle)

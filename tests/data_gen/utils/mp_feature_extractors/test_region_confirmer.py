@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from data_gen.utils.mp_feature_extractors.blazeface import BlazeFace
 from data_gen.utils.mp_feature_extractors.region_confirmer import ConfirmConfig, RegionConfirmer
 from data_gen.utils.process_video.centerface import CenterFace
 from modules.structures.boxes import BoundingBox
@@ -51,8 +52,37 @@ def test_looks_turn_with_the_head(confirmer, face, quarters):
     )
 
 
-def test_the_second_look_only_adds(face):
+def test_an_unsure_first_look_is_averaged_with_the_second(face, confirmer):
     rgb, box = face
-    one = RegionConfirmer(config=ConfirmConfig(full_window=0)).confirm(rgb, box)
-    unsure = RegionConfirmer(config=ConfirmConfig(sure=1.0)).confirm(rgb, box)
-    assert unsure >= one
+    first = confirmer._look(confirmer._short, rgb, box, 1.8, 0.0)
+    second = confirmer._look(confirmer._full, rgb, box, 4.5, 0.0)
+    assert confirmer.confirm(rgb, box) == first
+    assert RegionConfirmer(config=ConfirmConfig(sure=1.0)).confirm(rgb, box) == pytest.approx((first + second) / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("clip", "indices"),
+    [
+        ("lectern_profile_editlist_640x360_30fps.mp4", range(0, 680, 60)),
+        ("signing_help_hands_640x480_30fps.mkv", range(0, 56, 8)),
+        ("dancers_four_faces_682x360_25fps.mp4", range(0, 380, 40)),
+    ],
+)
+def test_real_faces_score_above_what_fools_detectors(clip, indices, confirmer, shared_clips):
+    for index in indices:
+        rgb = rgb_from_planes(read_frame(shared_clips / clip, index))
+        for found in CenterFace(min_score=0.7).detect(rgb):
+            assert confirmer.confirm(rgb, found.box) > 0.65, index
+
+
+@pytest.mark.slow
+def test_cups_and_sleeves_do_not_pass(confirmer, shared_clips):
+    eager = BlazeFace("full", min_score=0.1)
+    asked = 0
+    for index in range(0, 280, 40):
+        rgb = rgb_from_planes(read_frame(shared_clips / "coffee_no_face_1280x720_30fps.mp4", index))
+        for found in eager.detect(rgb):
+            asked += 1
+            assert confirmer.confirm(rgb, found.box) < 0.65, index
+    assert asked > 3

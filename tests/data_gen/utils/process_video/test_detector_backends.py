@@ -146,7 +146,7 @@ def fake_facenet(answer):
             return answer
 
     module = ModuleType("facenet_pytorch")
-    module.MTCNN = MTCNN
+    vars(module)["MTCNN"] = MTCNN
     return module
 
 
@@ -166,7 +166,7 @@ def test_mtcnn_adapter_on_a_package_of_the_same_shape(monkeypatch):
 
 def fake_insightface(network):
     package, zoo = ModuleType("insightface"), ModuleType("insightface.model_zoo")
-    zoo.get_model = lambda path: network
+    vars(zoo)["get_model"] = lambda path: network
     return {"insightface": package, "insightface.model_zoo": zoo}
 
 

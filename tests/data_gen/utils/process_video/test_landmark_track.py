@@ -1,20 +1,26 @@
+"""Landmarks of one face: out of the log block by block as out of memory at once, and on real clips."""
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from data_gen.utils.process_video import landmark_track
 from data_gen.utils.process_video.face_detector import FaceDetector
-from data_gen.utils.process_video.face_follower import FollowConfig, Observation
-from data_gen.utils.process_video.landmark_track import believed_rows, track_and_landmark
+from data_gen.utils.process_video.face_table import BeliefConfig, gather_sights
+from data_gen.utils.process_video.face_tracker import FollowConfig
+from data_gen.utils.process_video.landmark_smoothing import smooth_landmarks
+from data_gen.utils.process_video.landmark_track import check_faces, track_and_landmark, track_in_memory, write_landmarks
+from data_gen.utils.process_video.observation_log import Observations
 from modules.commons.errors import NoFaceError
-from modules.structures.landmarks import LandmarkResult, face_height_px
-from tests.data_gen.utils.process_video.moving_face import (
-    SquareDetector,
-    SquareLandmarker,
-    box_at,
-    face_template,
-    make_frame,
-)
+from modules.structures.landmarks import Landmarks2D, face_height_px
+from modules.structures.tracks import FrameStatus
+from tests.data_gen.utils.process_video.face_sights import sighting, sights_of, table_of
+from tests.data_gen.utils.process_video.moving_face import SquareDetector, SquareLandmarker, box_at, make_frame
 from tests.support.real_frames import DEMO_CLIP, read_frames
+
+COLUMNS = "points", "depth", "blendshapes"
 
 
 @pytest.fixture(scope="module")
@@ -27,39 +33,159 @@ def drawn(scenes, **options):
     return track_and_landmark(frames, SquareLandmarker(), SquareDetector(), **options)
 
 
-def observe(run, *, shot=0, person=1, agreed=None, size=100.0):
-    points = face_template() * np.float32(size)
-    zeros = np.zeros(478, dtype=np.float32)
-    result = LandmarkResult(points.astype(np.float32), zeros, 1.0, np.zeros(52, dtype=np.float32))
-    return Observation(result, run, shot, person, agreed)
+def noisy(row, track=0, **given_):
+    """A sight that looks different in every frame, so that no row can stand for another."""
+    return sighting(row, track, score=0.9, noise=0.8, **{"at": (50 + row, 40 + row / 2), **given_})
 
 
-def test_rows_without_a_face_are_false_and_nan_and_the_track_predicts():
-    track, landmarks = drawn([[box_at(50 + i, 60)] if not 20 <= i < 28 else [] for i in range(50)])
-    assert landmarks.valid.tolist() == [not 20 <= i < 28 for i in range(50)]
-    assert np.isnan(landmarks.points[20:28]).all()
-    assert np.isnan(landmarks.blendshapes[20:28]).all()
-    np.testing.assert_array_equal(track.is_detected, landmarks.valid)
-    assert np.isfinite(track.boxes).all()
-    assert (track.scores[20:28] == 0).all()
-    assert track.box(24).center[0] == pytest.approx(74, abs=3)
+def logged(sightings, count, segment_length):
+    """The sightings in segments by frame, each frame's in the order given."""
+    return [
+        Observations.of([s for s in sightings if start <= s.row < start + segment_length])
+        for start in range(0, count, segment_length)
+    ]
 
 
-def test_flashes_and_unconfirmed_runs_are_not_believed():
-    nothing = Observation(None, 1, 0, 1, None)
-    rows = (
-        [observe(0, agreed=True if i == 0 else None) for i in range(20)] + [nothing] * 3 + [observe(1, agreed=True)] * 3
+def smoothed_at_once(sightings, track):
+    """The plain way: everything in memory, unseen rows NaN, the whole clip smoothed in one go."""
+    valid = np.isin(track.status, [FrameStatus.DETECTED, FrameStatus.OCCLUDED, FrameStatus.PROFILE])
+    points = np.full((len(valid), 478, 2), np.nan, np.float32)
+    depth, blendshapes = np.full((len(valid), 478), np.nan, np.float32), np.full((len(valid), 52), np.nan, np.float32)
+    for seen in sightings:
+        if valid[seen.row]:
+            points[seen.row], depth[seen.row] = seen.result.points, seen.result.depth
+            blendshapes[seen.row] = seen.result.blendshapes
+    return smooth_landmarks(Landmarks2D(points, depth, valid, blendshapes))
+
+
+def assert_same(made, expected):
+    np.testing.assert_array_equal(made.valid, expected.valid)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(getattr(made, name), getattr(expected, name), err_msg=name)
+        assert np.isnan(getattr(made, name)[~made.valid]).all()
+
+
+# --- out of the log ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [1, 7, 16, 1024])
+def test_blocks_join_to_what_smoothing_the_whole_clip_gives(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(landmark_track, "BLOCK", block)
+    mine = [noisy(row) for row in range(70) if row not in (15, 16, 17, 40, 56)]
+    other = [noisy(row, 1, at=(120, 60), size=40) for row in range(5, 70)]
+    segments = logged([*mine, *other], 75, 16)
+    table = table_of(gather_sights(segments), [[0], [1]], 75)
+    for face, sightings in ((0, mine), (1, other)):
+        path = tmp_path / f"landmarks{face}.npz"
+        write_landmarks(table, face, segments, path)
+        made = Landmarks2D.load(path)
+        assert len(made) == 75
+        assert_same(made, smoothed_at_once(sightings, table.track_over_video(face)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["landmarks0.npz", "landmarks1.npz"], "and nothing else stays"
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.integers(0, 39), min_size=6, max_size=40, unique=True),
+    leaps=st.sets(st.integers(1, 39), max_size=2),
+    block=st.integers(1, 45),
+    segment=st.integers(1, 45),
+)
+def test_any_gaps_leaps_blocks_and_segments_give_the_same(tmp_path, rows, leaps, block, segment):
+    sightings = [noisy(row, at=(50 + 100 * sum(row >= leap for leap in leaps), 40)) for row in sorted(rows)]
+    segments = logged(sightings, 40, segment)
+    table = table_of(gather_sights(segments), [[0]], 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(landmark_track, "BLOCK", block)
+        write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
+    assert_same(Landmarks2D.load(tmp_path / "landmarks.npz"), smoothed_at_once(sightings, table.track_over_video(0)))
+
+
+def test_what_was_seen_looking_back_lies_in_a_later_segment_and_lands_in_its_own_row(tmp_path):
+    before, later = [noisy(row) for row in range(20, 24)], [noisy(row) for row in range(24, 40)]
+    segments = [Observations.of([]), Observations.of([later[0], *reversed(before), *later[1:]])]
+    table = table_of(gather_sights(segments), [[0]], 40)
+    write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
+    made = Landmarks2D.load(tmp_path / "landmarks.npz")
+    assert np.flatnonzero(made.valid).tolist() == list(range(20, 40))
+    assert_same(made, smoothed_at_once([*before, *later], table.track_over_video(0)))
+
+
+def test_tracks_of_one_person_are_one_table(tmp_path):
+    first, second = [noisy(row) for row in range(12)], [noisy(row, 5) for row in range(30, 44)]
+    segments = logged([*first, *second], 50, 8)
+    table = table_of(gather_sights(segments), [[0, 5]], 50, starts=(0, 30))
+    write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
+    assert_same(
+        Landmarks2D.load(tmp_path / "landmarks.npz"), smoothed_at_once([*first, *second], table.track_over_video(0))
     )
-    believed = believed_rows(rows, FollowConfig())
-    assert believed.tolist() == [True] * 20 + [False] * 6
-    doubtful = [observe(0, agreed=(i == 0) if i % 5 == 0 else None) for i in range(40)]
-    assert not believed_rows(doubtful, FollowConfig()).any(), "one agreement in eight questions"
 
 
-def test_each_shot_keeps_its_main_person():
-    rows = [observe(0, person=1, agreed=True)] * 6 + [observe(1, person=2, agreed=True)] * 20
-    rows += [observe(2, shot=1, person=3, agreed=True)] * 6
-    assert believed_rows(rows, FollowConfig()).tolist() == [False] * 6 + [True] * 26
+def test_only_frames_in_which_there_is_something_to_fit_are_valid(tmp_path):
+    """Turned away and covered count; too small, predicted and lost do not."""
+    wide, small = {"yaw": 1.3}, {"size": 14.0}
+    sightings = [noisy(row) for row in range(10)]
+    sightings += [noisy(row, **wide) for row in range(12, 32)]
+    sightings += [noisy(row, **small) for row in range(40, 80)]
+    segments = logged(sightings, 90, 32)
+    table = table_of(gather_sights(segments), [[0]], 90)
+    status = table.track_over_video(0).status
+    assert {FrameStatus(v) for v in status} == {
+        FrameStatus.DETECTED, FrameStatus.PREDICTED, FrameStatus.PROFILE, FrameStatus.LOST, FrameStatus.TOO_SMALL
+    }  # fmt: skip
+    write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
+    made = Landmarks2D.load(tmp_path / "landmarks.npz")
+    np.testing.assert_array_equal(made.valid, (status == FrameStatus.DETECTED) | (status == FrameStatus.PROFILE))
+    assert_same(made, smoothed_at_once(sightings, table.track_over_video(0)))
+
+
+def test_a_damaged_log_leaves_nothing_behind(tmp_path):
+    sightings = [noisy(row) for row in range(20)]
+    table = table_of(sights_of(sightings), [[0]], 20)
+
+    def damaged():
+        yield Observations.of(sightings[:10])
+        raise ValueError("a segment is damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        write_landmarks(table, 0, damaged(), tmp_path / "landmarks.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- in memory --------------------------------------------------------------------------------------------------------
+
+
+def test_the_stages_write_what_a_short_clip_gives_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(landmark_track, "BLOCK", 16)
+    scenes = [[box_at(50 + i, 60)] if not 20 <= i < 23 else [] for i in range(50)]
+    track, expected = drawn(scenes)
+    frames = [make_frame(index, faces) for index, faces in enumerate(scenes)]
+    table, segment, _ = landmark_track._track_in_memory(
+        frames, SquareLandmarker(), SquareDetector(), None, BeliefConfig(), lambda *_: None
+    )
+    write_landmarks(table, 0, [segment], tmp_path / "landmarks.npz")
+    assert_same(Landmarks2D.load(tmp_path / "landmarks.npz"), expected)
+    np.testing.assert_array_equal(table.track_over_video(0).boxes, track.boxes)
+
+
+def test_rows_without_a_face_are_false_and_nan():
+    track, landmarks = drawn([[box_at(50 + i, 60)] if not 20 <= i < 23 else [] for i in range(50)])
+    assert landmarks.valid.tolist() == [not 20 <= i < 23 for i in range(50)]
+    assert np.isnan(landmarks.points[20:23]).all()
+    assert np.isnan(landmarks.blendshapes[20:23]).all()
+    np.testing.assert_array_equal(track.is_detected, landmarks.valid)
+    assert (track.status[20:23] == FrameStatus.PREDICTED).all()
+    assert track.box(21).center[0] == pytest.approx(71, abs=3)
+    assert (track.confidence[20:23] == 0).all()
+
+
+def test_of_two_faces_the_one_with_most_area_is_given():
+    scenes = [[box_at(40, 40, 30), box_at(150, 80, 50)] for _ in range(30)]
+    track, landmarks = drawn(scenes)
+    assert track.box(10).center == pytest.approx((150, 80), abs=1)
+    np.testing.assert_allclose(face_height_px(landmarks.points), 50, atol=1)
+    frames = [make_frame(index, faces) for index, faces in enumerate(scenes)]
+    assert len(track_in_memory(frames, SquareLandmarker(), SquareDetector())) == 2
 
 
 def test_very_short_clips_are_believed():
@@ -67,15 +193,31 @@ def test_very_short_clips_are_believed():
     assert landmarks.valid.all()
 
 
-def test_no_face_and_too_small_a_face_are_one_sentence():
+def test_flashes_are_not_believed():
     with pytest.raises(NoFaceError, match="no face was found in any of the 30 frames"):
+        drawn([[box_at(50, 60)] if 10 <= i < 13 else [] for i in range(30)])
+
+
+def test_no_face_and_too_small_a_face_are_one_sentence():
+    with pytest.raises(NoFaceError, match=r"^no face was found in any of the 30 frames: the video must show a face$"):
         drawn([[]] * 30)
-    with pytest.raises(NoFaceError, match="holds no frames"):
+    with pytest.raises(NoFaceError, match=r"^no face was found: the video holds no frames$"):
         drawn([])
-    with pytest.raises(NoFaceError, match="about 14 px high, at least 24 px are needed"):
-        drawn([[box_at(50, 60, 14)]] * 12)
-    _, landmarks = drawn([[box_at(50, 60, 14)]] * 12, min_face_px=10)
+    with pytest.raises(NoFaceError, match=r"^the face is about 22 px high, at least 24 px are needed: use a larger video$"):
+        drawn([[box_at(50, 60, 22)]] * 12)
+    _, landmarks = drawn([[box_at(50, 60, 22)]] * 12, believe=BeliefConfig(min_face_px=10))
     assert landmarks.valid.all()
+    with pytest.raises(NoFaceError, match="no face was found"):
+        drawn([[box_at(50, 60, 22)]] * 12, follow=FollowConfig(min_face_px=30))
+
+
+def test_one_face_that_is_large_enough_is_enough():
+    sights = sights_of([*(noisy(r, size=15) for r in range(40)), *(noisy(r, 1, size=30) for r in range(20, 30))])
+    table = table_of(sights, [[0], [1]], 40)
+    assert len(table) == 2
+    check_faces(table, sights, 24)
+    with pytest.raises(NoFaceError, match="about 30 px high, at least 31 px"):
+        check_faces(table, sights, 31)
 
 
 def test_progress_is_told_and_frames_are_streamed():
@@ -89,7 +231,11 @@ def test_progress_is_told_and_frames_are_streamed():
     track_and_landmark(
         frames(), SquareLandmarker(), SquareDetector(), progress=lambda *event: told.append((event, len(alive)))
     )
-    assert told == [(("track", done, 0), done) for done in range(1, 13)]
+    assert [event for event, _ in told] == [("track", done, 0) for done in range(1, 13)]
+    assert all(read - done <= 1 for (_, done, _), read in told), "no frame is read long before it is used"
+
+
+# --- real clips -------------------------------------------------------------------------------------------------------
 
 
 def test_demo_clip_through_the_hand_before_the_mouth(demo_dir, real):
@@ -97,7 +243,7 @@ def test_demo_clip_through_the_hand_before_the_mouth(demo_dir, real):
     assert landmarks.valid.all()
     assert np.median(face_height_px(landmarks.points)) == pytest.approx(262, abs=20)
     assert (np.diff(track.boxes, axis=0) < 20).all()
-    assert track.scores.min() > 0.5
+    assert track.confidence.min() > 0.5
 
 
 def test_small_face_of_carphone(demo_dir, real):
@@ -105,7 +251,8 @@ def test_small_face_of_carphone(demo_dir, real):
     assert landmarks.valid.all()
     assert np.median(face_height_px(landmarks.points)) == pytest.approx(60, abs=6)
     with pytest.raises(NoFaceError, match="at least 100 px"):
-        track_and_landmark(read_frames(demo_dir / "carphone_pristine.mp4", 0, 10), *real, min_face_px=100)
+        clip = read_frames(demo_dir / "carphone_pristine.mp4", 0, 10)
+        track_and_landmark(clip, *real, believe=BeliefConfig(min_face_px=100))
 
 
 @pytest.mark.parametrize(
@@ -129,12 +276,6 @@ def test_hands_pouring_coffee_are_no_face(shared_clips, real):
     clip = shared_clips / "coffee_no_face_1280x720_30fps.mp4"
     with pytest.raises(NoFaceError, match="no face was found"):
         track_and_landmark(read_frames(clip, 0, 30), *real)
-
-
-@pytest.mark.slow
-def test_hands_pouring_coffee_are_no_face_in_the_whole_clip(shared_clips, real):
-    with pytest.raises(NoFaceError, match="no face was found"):
-        track_and_landmark(read_frames(shared_clips / "coffee_no_face_1280x720_30fps.mp4"), *real)
 
 
 def test_cuts_give_a_face_only_where_there_is_one(shared_clips, real):
