@@ -66,7 +66,16 @@ class Stage:
 TRACKED = ("landmarks", "crop_metadata", "hands")
 STAGES: tuple[Stage, ...] = (
     Stage("shots", (), ("frame_index",), ("shots",), 1, stages.shots, of_face=False),
-    Stage("track", ("frame_index",), ("observations", "faces"), ("detect",), 3, stages.track, of_face=False),
+    Stage(
+        "track",
+        ("frame_index",),
+        ("observations", "faces"),
+        ("detect",),
+        4,
+        stages.track,
+        of_face=False,
+        uses_face_model=True,
+    ),
     Stage("landmarks", ("observations", "faces"), ("track", "landmarks"), (), 1, stages.landmarks),
     Stage("crop", ("frame_index", "track", "landmarks"), ("crop_metadata",), ("crop",), 2, stages.crop),
     Stage("hands", ("frame_index", "landmarks", "crop_metadata"), ("hands",), ("hands",), 3, stages.hands),
@@ -117,8 +126,10 @@ def run_stages(
         if stage.name not in forced and is_up_to_date(stage, keys[stage.name], manifest, place):
             continue
         _check_inputs(stage, place)
-        manifest.pop(stage.name, None)
+        was_finished = manifest.pop(stage.name, None) is not None
         _write_manifest(place, video, source_sha256, manifest)
+        if was_finished and stage.name in forced:
+            _drop_pieces(stage, place)
         started = time.monotonic()
         place.binary.mkdir(parents=True, exist_ok=True)
         stage.run(stages.StageInput(video, source_sha256, place, config, progress, keys[stage.name]))
@@ -128,6 +139,13 @@ def run_stages(
         log.info("%s: %s done in %.1f s", workspace.video_id, stage.name, seconds)
         ran.append(stage.name)
     return ran
+
+
+def _drop_pieces(stage: Stage, workspace: VideoWorkspace) -> None:
+    """Delete outputs that grow piece by piece: a stage that is to run again must not find its pieces finished."""
+    for path in (getattr(workspace, name) for name in stage.writes):
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def stage_keys(
@@ -246,6 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.video_id is None and arguments.video is None:
             raise ConfigError("nothing to prepare; give --video_id ID or --video PATH")
+        if arguments.face < 0:
+            raise ConfigError(f"--face {arguments.face}: faces are numbered from 0")
         video_id = arguments.video_id or arguments.video.stem
         workspace = VideoWorkspace(
             video_id, *([arguments.data_root] if arguments.data_root else []), face=arguments.face

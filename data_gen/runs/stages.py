@@ -157,11 +157,12 @@ def hands(stage: StageInput) -> None:
     """Find what stands in front of the face in each crop, stretch by stretch; finished stretches are kept."""
     workspace, size = stage.workspace, stage.config.hands.mask_size
     points = Landmarks2D.load(workspace.landmarks)
+    parts = PartStore(workspace.hands.with_name("hands.parts"), stage.key)
     if not stage.config.hands.enabled:
         no_occlusion(len(points), size).save(workspace.hands)
+        parts.delete()
         return
     index = FrameIndex.load(workspace.frame_index)
-    parts = PartStore(workspace.hands.with_name("hands.parts"), stage.key)
     metadata = load_crop_metadata(workspace.crop_metadata)
     with VideoReader(stage.video) as reader:
         for start in range(0, len(points), HANDS_STRETCH):

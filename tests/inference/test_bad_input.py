@@ -3,8 +3,10 @@
 import hashlib
 import os
 import shutil
+import subprocess
 import wave
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -144,6 +146,88 @@ def test_unknown_flag_key_and_config(tmp_path, wav, caplog, demo_dir):
         GeneFace2InferArbitrary().infer_once_arbitrary({"src_video": video, "out_name": out})
     assert "none.yaml" in fails(caplog, out, *arguments(video, wav, out, "--config", tmp_path / "none.yaml"))
     assert "--lle_percent" in fails(caplog, out, *arguments(video, wav, out, "--lle_percent", "7"))
+
+
+NEW_FLAGS = [
+    (["--face", "nobody"], "--face nobody: use largest, left"),
+    (["--face", "-1"], "--face"),
+    (["--face", "0", "--face_at", "1,2"], "--face 0 and --face_at 1,2 both choose a face"),
+    (["--face_at", "a,b"], "--face_at a,b: use X,Y or X,Y,T"),
+    (["--face_at", "1"], "--face_at 1: use X,Y or X,Y,T"),
+    (["--face_at", "1,2,-3"], "--face_at 1,2,-3: use X,Y or X,Y,T"),
+    (["--start", "-1"], "--start -1: seconds count from the video's first frame"),
+    (["--start", "5", "--end", "3"], "--end 3 must lie after --start 5"),
+    (["--end", "0"], "--end 0 must lie after --start 0"),
+    (["--start", "nan"], "--start nan: give a number of seconds"),
+    (["--start", "soon"], "--start"),
+    (["--audio_offset", "inf"], "--audio_offset inf: give a number of seconds"),
+    (["--length", "pingpong", "--end", "1"], "--length pingpong changes the end of the video, but --end 1"),
+    (["--length", "trim", "--end", "1"], "--length trim changes the end of the video"),
+    (["--length", "twice"], "--length"),
+    (["--fade_s", "-1"], "--fade_s -1.0: must lie between 0.0 and 10.0"),
+    (["--fade_s", "nan"], "--fade_s nan"),
+    (["--keep_audio", "yes"], "yes"),
+    (["--report", "report", "--start", "1"], "--report needs speech that begins with the video"),
+    (["--report", "report", "--length", "hold"], "--report compares frame by frame; leave out --length hold"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), NEW_FLAGS, ids=lambda v: "_".join(v) if isinstance(v, list) else "")
+def test_flags_that_make_no_sense_are_refused_before_any_work(tmp_path, wav, caplog, demo_dir, flags, words):
+    flags = [tmp_path / "report" if flag == "report" else flag for flag in flags]
+    message = fails(caplog, tmp_path / "o.mp4", *arguments(demo_dir / "single_face.mp4", wav, tmp_path / "o.mp4", *flags))
+    assert words in message
+
+
+def test_speech_of_faces_that_does_not_go_together(tmp_path, wav, caplog, demo_dir):
+    out, other = tmp_path / "out.mp4", write_wav(tmp_path / "other.wav")
+    given = ["--src_video", demo_dir / "single_face.mp4", "--out_name", out]
+
+    def refused(*sounds):
+        return fails(caplog, out, *given, *(word for sound in sounds for word in ("--drv_aud", sound)))
+
+    assert "--drv_aud gives face 0 two sounds" in refused(f"0={wav}", f"0={other}")
+    assert "say which face gets which" in refused(wav, other)
+    assert "is for all faces and" in refused(wav, f"1={other}")
+    assert "a file is missing after '='" in refused("0=")
+    assert "none.wav: there is no such sound file; check --drv_aud of face 1" in refused(f"1={tmp_path / 'none.wav'}")
+    assert "--drv_aud" in refused()
+
+
+def test_a_face_or_a_time_that_the_video_does_not_have(tmp_path, wav, caplog, demo_dir, own_data):
+    """Found out once the video has been looked at, before anybody is trained."""
+    out, video = tmp_path / "out.mp4", demo_dir / "single_face.mp4"
+    for flags, words in (
+        (["--face", "7"], "--face 7: the video has 1 face, its number is 0; look with --list_faces"),
+        (["--face_at", "1,1"], "no face is within a face's size of that point (face 0 is at"),
+        (["--audio_offset", "50"], "--audio_offset 50: the speech would begin at 50.00 s"),
+        (["--start", "50"], "--start 50 lies beyond the video, which lasts 2.40 s"),
+        (["--end", "50"], "--end 50 lies beyond the video"),
+    ):
+        assert words in fails(caplog, out, *arguments(video, wav, out, *flags))
+    assert words.startswith("--end") and not list((own_data / "binary").rglob("trainval_dataset.npz"))
+    assert "--drv_aud 3=" in fails(caplog, out, "--src_video", video, "--drv_aud", f"3={wav}", "--out_name", out)
+
+
+def test_lists_of_faces_that_cannot_be_drawn(tmp_path, caplog, demo_dir, own_data):
+    video, out = demo_dir / "no_face.mp4", tmp_path / "faces.png"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    message = fails(caplog, out, "--src_video", video, "--list_faces", folder)
+    assert f"{folder}: the output is a folder; name a file such as {folder / 'faces.png'}" in message
+    assert "no face" in fails(caplog, out, "--src_video", video, "--list_faces", out)
+    assert "none.mp4" in fails(caplog, out, "--src_video", tmp_path / "none.mp4", "--list_faces", out)
+    assert "--face nobody" in fails(caplog, out, "--src_video", video, "--list_faces", out, "--face", "nobody")
+
+
+def test_a_transparent_video(tmp_path, wav, caplog, own_data):
+    """FFmpeg writes a clip whose left half can be seen through."""
+    clip, out = tmp_path / "clear.mov", tmp_path / "out.mp4"
+    drawing = "color=red:size=64x48:rate=25:duration=0.4,format=rgba,geq=r='X*4':g='Y*4':b=128:a='if(lt(X,32),80,255)'"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "lavfi", "-i", drawing, "-c:v", "qtrle", clip]
+    subprocess.run([str(part) for part in command], check=True)
+    message = fails(caplog, out, *arguments(clip, wav, out))
+    assert "clear.mov" in message and ("alpha" in message or "transparent" in message)
 
 
 def test_corrupt_checkpoint(tmp_path, wav, caplog, demo_dir, own_data):

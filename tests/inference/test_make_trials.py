@@ -179,7 +179,9 @@ def test_only_held_out_frames_are_tested(spoken, metrics, source):
     assert trial["frames"] == HELD_OUT and trial["block"] == [0, 0, 0]
     dataset = NeRFDataset.load(source.workspace.dataset)
     assert dataset.rows[dataset.is_train].max() < HELD_OUT[0]
-    assert find_identity(source.sha256, source.face_model.version, None, spoken.root / "identities") == spoken.identity
+    assert (
+        find_identity(source.sha256, source.face_model.version, None, 0, spoken.root / "identities") == spoken.identity
+    )
 
 
 def test_the_speech_of_a_trial_begins_with_the_first_frame(spoken):
@@ -303,7 +305,9 @@ def test_people_of_folds_are_no_identities(folds, spoken, source):
     assert len({person.checkpoint for person in persons}) == FOLDS
     for person in persons:
         assert person.checkpoint.is_relative_to(source.workspace.data_root / "evaluation")
-    assert find_identity(source.sha256, source.face_model.version, None, spoken.root / "identities") == usual.checkpoint
+    assert (
+        find_identity(source.sha256, source.face_model.version, None, 0, spoken.root / "identities") == usual.checkpoint
+    )
 
 
 def test_finished_people_of_folds_are_found_again(folds, spoken, source):

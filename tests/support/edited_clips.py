@@ -84,7 +84,14 @@ def with_tracks(picture: Path, target: Path, sounds: Iterable[Path]) -> Path:
         command += ["-i", path]
     for number in range(len(inputs)):
         command += ["-map", number]
-    languages = ["-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", "-metadata:s:s:0", "language=eng"]
+    languages = [
+        "-metadata:s:a:0",
+        "language=eng",
+        "-metadata:s:a:1",
+        "language=deu",
+        "-metadata:s:s:0",
+        "language=eng",
+    ]
     subtitles = "mov_text" if target.suffix == ".mp4" else "srt"
     command += ["-c:v", "copy", "-c:a", "aac", "-c:s", subtitles, *languages, target]
     subprocess.run([str(part) for part in command], check=True)

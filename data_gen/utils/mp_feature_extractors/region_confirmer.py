@@ -23,7 +23,8 @@ class ConfirmConfig:
 
     Measured on 322 views of followed faces (frontal, profile, hands before the mouth, 40 px dancers) and 565 places
     without one (random, and where a detector or the landmarks were fooled): the least face scores 0.74, the best other
-    thing 0.62; so 0.65 tells them apart.
+    thing 0.62; so 0.65 tells them apart. Blurred or small profiles that nobody follows score less, down to 0.3: a low
+    score once is no reason to drop a face, many are.
 
     Attributes:
         window: side of the square that the short-range network looks through, in sizes of the face.

@@ -1,14 +1,17 @@
 """Smooth box tracks: Kalman filter with Rauch-Tung-Striebel smoother for whole clips, One-Euro for live use.
 
-Centre x, centre y, log width and log height are four independent signals of constant velocity with random kicks. They
-are seen or missed together, so one 2 × 2 covariance serves all four and a clip costs some microseconds a frame.
+Centre x, centre y, log width and log height are four independent signals of constant velocity with random kicks: four
+filters of two states keep covariances small, so that a track of any length fits.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from filterpy.common import Q_discrete_white_noise
+from filterpy.kalman import KalmanFilter
 from numpy.typing import NDArray
 
 MEASUREMENT_STD = 0.01
@@ -19,12 +22,6 @@ START_SPEED_VARIANCE = 0.01
 """Of the unknown velocity in a track's first frame, (face sizes per frame)²."""
 JUMP = 0.75
 """A box that moves (or grows) by more than this many face sizes in one frame is another shot or another face."""
-
-_KICK = ACCELERATION_STD**2 * np.array([[0.25, 0.5], [0.5, 1.0]])
-"""Covariance that one random acceleration, held for a frame, adds to (position, velocity)."""
-_STEP = np.array([[1.0, 1.0], [0.0, 1.0]])
-
-Boxes = NDArray[np.float64]
 
 
 def smooth_boxes(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:
@@ -69,35 +66,20 @@ def kalman_rts(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[
         values: ``[T, K]``; rows that are not ``seen`` are never read. The first row must be seen.
         seen: ``[T]`` bool.
     """
-    gains, backward = _gains(seen)
-    means = np.empty((len(values), 2, values.shape[1]))  # position and velocity, after the measurement
-    position, velocity = values[0], np.zeros(values.shape[1])
-    for row in range(len(values)):
-        position = position + velocity
-        if seen[row]:
-            surprise = values[row] - position
-            position, velocity = position + gains[row, 0] * surprise, velocity + gains[row, 1] * surprise
-        means[row] = position, velocity
-    for row in range(len(values) - 2, -1, -1):
-        means[row] += backward[row] @ (means[row + 1] - _STEP @ means[row])
-    return means[:, 0]
+    return np.stack([_smoothed_signal(signal, seen) for signal in values.T], axis=1)
 
 
-def _gains(seen: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Kalman gains ``[T, 2]`` and smoother gains ``[T, 2, 2]``: they depend on what is seen, not on where."""
-    noise = MEASUREMENT_STD**2
-    (kick_pp, kick_pv), (_, kick_vv) = _KICK.tolist()
-    pp, pv, vv = noise, 0.0, START_SPEED_VARIANCE  # covariance of position and velocity
-    gains, covariances = np.zeros((len(seen), 2)), np.empty((len(seen), 2, 2))
-    for row, is_seen in enumerate(seen.tolist()):
-        pp, pv, vv = pp + 2 * pv + vv + kick_pp, pv + vv + kick_pv, vv + kick_vv
-        if is_seen:
-            gain_p, gain_v = pp / (pp + noise), pv / (pp + noise)
-            gains[row] = gain_p, gain_v
-            pp, pv, vv = pp - gain_p * pp, pv - gain_p * pv, vv - gain_v * pv
-        covariances[row] = (pp, pv), (pv, vv)
-    predicted = _STEP @ covariances @ _STEP.T + _KICK
-    return gains, covariances @ _STEP.T @ np.linalg.inv(predicted)
+def _smoothed_signal(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """One signal ``[T]``: position and velocity, filtered forward and smoothed backward."""
+    kalman: Any = KalmanFilter(dim_x=2, dim_z=1)  # filterpy's inferred types know only its initial zeros
+    kalman.F = np.array([[1.0, 1.0], [0.0, 1.0]])
+    kalman.H = np.array([[1.0, 0.0]])
+    kalman.R = np.array([[MEASUREMENT_STD**2]])
+    kalman.Q = np.asarray(Q_discrete_white_noise(dim=2, dt=1.0, var=ACCELERATION_STD**2), np.float64)
+    kalman.P = np.diag([MEASUREMENT_STD**2, START_SPEED_VARIANCE])
+    kalman.x = np.array([values[0], 0.0])
+    means, covariances, _, _ = kalman.batch_filter([v if s else None for v, s in zip(values, seen, strict=True)])
+    return kalman.rts_smoother(means, covariances)[0][:, 0]
 
 
 def _smooth_piece(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:

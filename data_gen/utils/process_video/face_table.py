@@ -145,12 +145,19 @@ def frame_status(mine: Sights, config: BeliefConfig) -> NDArray[np.uint8]:
     status = np.full(len(mine), FrameStatus.DETECTED, np.uint8)
     asked = np.flatnonzero(np.isfinite(mine.detector_score))
     if len(asked):
-        nearest = asked[np.abs(mine.rows[:, None] - mine.rows[asked][None]).argmin(axis=1)]
+        nearest = asked[_nearest(mine.rows[asked], mine.rows)]
         status[mine.detector_score[nearest] == 0] = FrameStatus.OCCLUDED
     status[np.abs(mine.yaw) > config.max_yaw_rad] = FrameStatus.PROFILE
     # a face about as high as the limit is not to flicker
     status[gaussian_filter1d(mine.height, STEADY_FRAMES, mode="nearest") < config.min_face_px] = FrameStatus.TOO_SMALL
     return status
+
+
+def _nearest(known: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions in ``known`` (ascending) of what lies nearest to each row; of two as near, the earlier."""
+    after = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+    before = np.maximum(after - 1, 0)
+    return np.where(rows - known[before] <= np.abs(known[after] - rows), before, after)
 
 
 def tracked_face(
@@ -214,14 +221,16 @@ def build_face_table(
         config: see ``BeliefConfig``.
     """
     empty = FaceTable(size_hw, times_s, shot_starts, ())
-    faces, still = [], []
+    faces, still, anybody_lives = [], [], False
     for tracks in persons:
         mine = sights.take(np.isin(sights.tracks, tracks))
         mine = mine.take(np.argsort(mine.rows, kind="stable"))
         if not believed(mine, empty.shots, config):
             continue
-        lives = liveliness(mine) >= config.min_liveliness
-        (faces if lives else still).append(tracked_face(mine, times_s, empty.shots, config))
-    faces = faces or still  # a video of a portrait has no other face
+        lively = liveliness(mine)
+        anybody_lives |= config.min_liveliness <= lively < np.inf
+        (still if lively < config.min_liveliness else faces).append(tracked_face(mine, times_s, empty.shots, config))
+    if not anybody_lives:  # a video of a portrait shows nobody else, or only briefly
+        faces += still
     faces.sort(key=lambda face: (-face.area, face.track.first_frame))
     return FaceTable(size_hw, times_s, shot_starts, tuple(faces))

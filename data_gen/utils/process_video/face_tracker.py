@@ -51,8 +51,8 @@ class FollowConfig:
         audit_s: seconds between coarse looks at the whole frame while a face is followed; faces found are followed
             back through the frames in between.
         search_s: the same while none is.
-        fine_s: seconds between whole-frame looks fine enough for tiny faces, while a face is followed and while none
-            is.
+        fine_s: seconds between whole-frame looks fine enough for tiny faces and for faces that do not stand upright,
+            while a face is followed and while none is.
         sides: longer side, px, of what the detector sees in a coarse and in a fine look.
         max_missed: detector looks in a row that may disagree before a followed face is given up.
         give_up_s: so long a lost face is looked for where it should be, in every frame.
@@ -67,7 +67,7 @@ class FollowConfig:
     audit_s: float = 0.3
     search_s: float = 0.2
     fine_s: tuple[float, float] = (3.0, 1.0)
-    sides: tuple[int, int] = (640, 1920)
+    sides: tuple[int, int] = (640, 2560)
     max_missed: int = 6
     give_up_s: float = 0.5
     min_face_px: float = 20.0
@@ -82,6 +82,17 @@ class Detector(Protocol):
         self, rgb: NDArray[np.uint8], area: BoundingBox | None = None, *, max_side: int | None = None
     ) -> list[FaceDetection]:
         """Faces, largest first."""
+        ...
+
+    def detect_any_roll(
+        self,
+        rgb: NDArray[np.uint8],
+        area: BoundingBox | None = None,
+        *,
+        max_side: int | None = None,
+        turn: bool = True,
+    ) -> list[FaceDetection]:
+        """Faces whose key points give their roll, largest first; with ``turn`` the whole picture is turned as well."""
         ...
 
 
@@ -236,7 +247,7 @@ class FaceTracker:
         scores: dict[int, float] = {}
         looks: dict[int, FaceLook] = {}
         earlier: list[Sighting] = []
-        due, fine = self._audit_due(now, frame)
+        due, fine = self._audit_due(now)
         if due or ends_shot:
             rgb = rgb_from_planes(frame)
             scores, earlier = self._audit(frame, rgb, seen, fine=fine)
@@ -257,6 +268,12 @@ class FaceTracker:
         self.state.audited_s = self.state.fine_s = -1e9
         self.state.recent = []
         self._frames.clear()
+
+    def _settle_rolled(self, frame: Frame, rgb: NDArray[np.uint8], face: FaceDetection) -> LandmarkResult | None:
+        """Landmarks of a face whose key points do not say which way up it is."""
+        rolled = self._detector.detect_any_roll(rgb, face.box.scaled(2.0), max_side=2 * FACE_SIDE, turn=False)
+        settled = (self._settle(frame, other) for other in rolled if _is_same_place(other.box, face.box))
+        return next((result for result in settled if result is not None), None)
 
     def _landmarks(self, frame: Frame, region: CropRegion, least: float | None = None) -> LandmarkResult | None:
         """Believable landmarks seen through ``region``; only the pixels under it become RGB."""
@@ -293,10 +310,10 @@ class FaceTracker:
                 strays.add(max((first, second), key=lambda t: _leap(live[t], boxes[t], self.state.row)))
         return {track: result for track, result in seen.items() if track not in strays}
 
-    def _audit_due(self, now: float, frame: Frame) -> tuple[bool, bool]:
+    def _audit_due(self, now: float) -> tuple[bool, bool]:
         """Whether to look at the whole frame now, and whether finely."""
         config, following = self._config, bool(self.state.live)
-        fine = now - self.state.fine_s >= config.fine_s[0 if following else 1] and max(frame.size_hw) > config.sides[0]
+        fine = now - self.state.fine_s >= config.fine_s[0 if following else 1]
         coarse = now - self.state.audited_s >= (config.audit_s if following else config.search_s)
         return fine or coarse, fine
 
@@ -318,9 +335,10 @@ class FaceTracker:
         self.state.audited_s = now
         if fine:
             self.state.fine_s = now
-        found = self._detector.detect_face_bbox(
-            rgb, max_side=min(max(frame.size_hw), self._config.sides[1 if fine else 0])
-        )
+        side = min(max(frame.size_hw), self._config.sides[1 if fine else 0])
+        any_roll = fine and not self.state.live
+        look = self._detector.detect_any_roll if any_roll else self._detector.detect_face_bbox
+        found = look(rgb, max_side=side)
         boxes = {track: landmark_box(result.points) for track, result in seen.items()}
         scores = {track: self._agreement(frame, box, found) for track, box in boxes.items()}
         earlier: list[Sighting] = []
@@ -329,7 +347,7 @@ class FaceTracker:
                 continue
             if any(_is_same_place(face.box, box) for box in boxes.values()):
                 continue
-            result = self._settle(frame, face)
+            result = self._settle(frame, face) or (self._settle_rolled(frame, rgb, face) if fine else None)
             if result is None:
                 continue
             track, back = self._welcome(frame, result)

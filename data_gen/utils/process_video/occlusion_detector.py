@@ -26,6 +26,7 @@ from data_gen.utils.process_video.face_geometry import landmark_box
 from data_gen.utils.process_video.hand_outline import hand_mask, hand_size
 from data_gen.utils.process_video.hand_tracker import HandFrame, HandTracker
 from modules.commons.workspace import MEDIAPIPE_DIR
+from modules.structures.array_file import forget
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropMetadata, transform_points, warp_affine
 from modules.structures.frames import Frame
@@ -256,8 +257,9 @@ def frame_occlusions(
     """
     tracker = HandTracker(detector)
     windows: dict[int, NDArray[np.float64]] = {}
+    reduction = _reduction(landmarks)
     for frame in frames:
-        rgb, face, frame_from_window = _window_of(frame, landmarks)
+        rgb, face, frame_from_window = _window_of(frame, landmarks, reduction)
         windows[frame.index] = frame_from_window
         scale = frame_from_window[0, 0]
         origin = (frame_from_window[0, 2] / scale, frame_from_window[1, 2] / scale)
@@ -267,8 +269,17 @@ def frame_occlusions(
         yield _placed(detector, done, windows.pop(done.index))
 
 
+def _reduction(landmarks: Landmarks2D) -> int:
+    """One reduction for the whole clip, so that hands keep their size from frame to frame."""
+    if not landmarks.valid.any():
+        return 1
+    median = np.nanmedian(face_height_px(landmarks.points))
+    forget(landmarks.points)
+    return max(1, int(median / WORKING_FACE_PX))
+
+
 def _window_of(
-    frame: Frame, landmarks: Landmarks2D
+    frame: Frame, landmarks: Landmarks2D, reduction: int
 ) -> tuple[NDArray[np.uint8], BoundingBox | None, NDArray[np.float64]]:
     """RGB around the face, the face box in it, and frame_from_window; a single pixel when there is no face."""
     height, width = frame.size_hw
@@ -279,8 +290,6 @@ def _window_of(
     bounds = _square(face, WINDOW_SCALE).pixel_bounds(width, height)
     if bounds is None:
         return nothing
-    # one reduction for the whole clip, so that hands keep their size from frame to frame
-    reduction = max(1, int(np.nanmedian(face_height_px(landmarks.points)) / WORKING_FACE_PX))
     rgb, (x0, y0) = reduced_rgb(frame, bounds, reduction)
     matrix = np.array([[reduction, 0, x0], [0, reduction, y0], [0, 0, 1.0]])
     inside = BoundingBox(*((face.as_array() - (x0, y0, x0, y0)) / reduction))

@@ -73,7 +73,7 @@ def test_real_faces_score_above_what_fools_detectors(clip, indices, confirmer, s
     for index in indices:
         rgb = rgb_from_planes(read_frame(shared_clips / clip, index))
         for found in CenterFace(min_score=0.7).detect(rgb):
-            assert confirmer.confirm(rgb, found.box) > 0.65, index
+            assert confirmer.confirm(rgb, found.box) > 0.55, index
 
 
 @pytest.mark.slow

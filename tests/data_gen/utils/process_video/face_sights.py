@@ -28,13 +28,17 @@ def sighting(
     yaw: float = 0.0,
     presence: float = 1.0,
     noise: float = 0.0,
+    expression: float = 1.0,
 ) -> Sighting:
-    """A face ``size`` px high whose box begins at ``at``; ``noise`` px differ from row to row but not from run to run."""
+    """A face ``size`` px high whose box begins at ``at``.
+
+    ``noise`` px and ``expression`` 0..1 differ from row to row, but not from run to run.
+    """
     random = np.random.default_rng([row, track])
     points = face_template() * size + at + random.normal(scale=noise, size=(478, 2))
     depth = random.normal(scale=noise, size=478)
     depth[SIDES[0]] = depth[SIDES[1]] + np.tan(yaw) * np.linalg.norm(points[SIDES[0]] - points[SIDES[1]])
-    blendshapes = random.uniform(size=52) if noise else np.zeros(52)
+    blendshapes = 0.5 + expression * random.uniform(-0.5, 0.5, size=52)
     result = LandmarkResult(
         points.astype(np.float32), depth.astype(np.float32), presence, blendshapes.astype(np.float32)
     )

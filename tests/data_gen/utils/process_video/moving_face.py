@@ -70,6 +70,18 @@ class SquareDetector:
                 found.append(FaceDetection(box, 0.9, np.concatenate([eyes, keypoints[2:]]).astype(np.float32)))
         return found
 
+    def detect_any_roll(
+        self,
+        rgb: NDArray[np.uint8],
+        area: BoundingBox | None = None,
+        *,
+        max_side: int | None = None,
+        turn: bool = True,
+    ) -> list[FaceDetection]:
+        """Squares have no roll."""
+        del turn
+        return self.detect_face_bbox(rgb, area, max_side=max_side)
+
 
 class SquareLandmarker:
     """Puts the template on the bright square nearest to the region's centre."""

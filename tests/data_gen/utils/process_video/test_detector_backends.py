@@ -132,7 +132,7 @@ def test_a_named_backend_without_its_package_says_what_to_install(backend, monke
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="no face detector is called 'haar'"):
-        build_finder("haar")
+        build_finder("haar")  # pyright: ignore[reportArgumentType]
 
 
 def fake_facenet(answer):

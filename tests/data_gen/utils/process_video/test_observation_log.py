@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from data_gen.utils.process_video.appearance import FaceLook
 from data_gen.utils.process_video.face_tracker import LiveFace, Sighting, TrackerState
-from data_gen.utils.process_video.observation_log import ObservationLog
+from data_gen.utils.process_video.observation_log import ObservationLog, Observations
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropRegion
 from modules.structures.landmarks import LandmarkResult
@@ -42,6 +45,23 @@ def test_what_was_seen_and_known_comes_back_exactly(tmp_path):
     np.testing.assert_array_equal(first.blendshapes[1], expected.result.blendshapes)
     assert np.isnan(first.detector_score).all()
     assert last.detector_score.tolist() == [0.5]
+
+
+def test_looks_come_back_with_their_tracks(tmp_path):
+    look = FaceLook()
+    look.colour_sum += 7.5
+    look.colour_count += 2
+    look.shape_weight = 0.25
+    look.embedding_sum = np.zeros(0)
+    log = ObservationLog(tmp_path / "log", "x")
+    log.resume()
+    log.append(0, 3, [sighting(0, 4), replace(sighting(1, 9), look=look), sighting(2, 9)], state(2))
+    (segment,) = log.segments()
+    ((track, again),) = segment.looks()
+    assert track == 9
+    for name, array in look.to_arrays().items():
+        np.testing.assert_array_equal(again.to_arrays()[name], array)
+    assert list(Observations.of([sighting(0, 4)]).looks()) == []
 
 
 def test_a_log_of_something_else_counts_as_none_and_goes(tmp_path):
