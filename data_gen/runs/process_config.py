@@ -8,10 +8,10 @@ from typing import Literal
 from data_gen.runs.binarizer_nerf import BinarizerConfig
 from data_gen.utils.process_video.face_detector import Backend
 from data_gen.utils.process_video.face_table import BeliefConfig
-from data_gen.utils.process_video.face_tracker import FollowConfig
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
 from data_gen.utils.process_video.person_linking import LinkConfig
 from data_gen.utils.process_video.scene_cuts import ShotConfig
+from data_gen.utils.process_video.tracker_state import FollowConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarke
 from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
 from data_gen.utils.process_video.face_detector import FaceDetector
 from data_gen.utils.process_video.face_table import build_face_table, gather_looks, gather_sights
-from data_gen.utils.process_video.face_tracker import FaceTracker, Sighting
+from data_gen.utils.process_video.face_tracker import FaceTracker
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm_for_a_video
 from data_gen.utils.process_video.landmark_track import check_faces, write_landmarks
 from data_gen.utils.process_video.look_taker import build_look_taker
@@ -27,6 +27,7 @@ from data_gen.utils.process_video.part_store import PartStore
 from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
 from data_gen.utils.process_video.stable_crop import CropDetails, small_face_note, stable_crop
+from data_gen.utils.process_video.tracker_state import Sighting
 from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace

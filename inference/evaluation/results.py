@@ -80,14 +80,16 @@ def result_trial(
     )  # fmt: skip
     if plan is not None:
         triangles = lower_face_triangles(source.face_model)
+        expression = source.coeffs.expression.copy()
+        expression[rows] = plan.expression[rows]  # a plan may end before the clip
         area = [
-            lower_face_px(source, int(row), plan.expression[row], triangles) if outcomes[row] == EDITED else np.nan
+            lower_face_px(source, int(row), expression[row], triangles) if outcomes[row] == EDITED else np.nan
             for row in rows
         ]
         made = replace(
             made,
-            driving_opening=model_opening(source, plan.expression)[rows],
-            jaw_gap_px=jaw_gap_px(source, plan.expression)[rows],
+            driving_opening=model_opening(source, expression)[rows],
+            jaw_gap_px=jaw_gap_px(source, expression)[rows],
             lower_face_px=np.array(area, np.float32),
         )
     late = replace(

@@ -1,4 +1,4 @@
-"""One edit of a real clip, in all ways it can be asked for: killed, in part, longer, deeper, turned, with other tracks."""
+"""One real clip edited in all ways: killed and run again, in part, longer, deeper, turned, with its other tracks."""
 
 import json
 import os

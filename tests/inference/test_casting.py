@@ -10,7 +10,14 @@ from inference.casting import FaceList, cast_faces, listen, plan_job_timeline, r
 from inference.face_choice import FaceChoice
 from inference.jobs import ArbitraryJob
 from inference.prepared import open_video
-from modules.commons.errors import AudioReadError, ConfigError, FitDivergedError, NoFaceError, OutputError, VideoReadError
+from modules.commons.errors import (
+    AudioReadError,
+    ConfigError,
+    FitDivergedError,
+    NoFaceError,
+    OutputError,
+    VideoReadError,
+)
 from modules.commons.progress import silent
 from modules.structures.faces import TrackedFace
 from modules.structures.spans import Reason

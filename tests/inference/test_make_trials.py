@@ -12,7 +12,6 @@ import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference import make_trials as command
-from inference.prepared import open_source
 from inference.evaluation import protocols
 from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import FOLDS, GUARD_S, fold_persons, usual_person
@@ -23,6 +22,7 @@ from inference.genefacepp_infer_arbitrary import main as infer
 from inference.identity import find_identity
 from inference.jobs import EvaluationJob
 from inference.make_trials import make_trials
+from inference.prepared import open_source
 from modules.commons.config import load_config
 from modules.commons.progress import silent
 from modules.metrics.seams import JAW_AGREES_PX
@@ -46,7 +46,8 @@ from tests.support.tiny_run import (
 COUNT = FRAMES[1] - FRAMES[0]
 HELD_OUT = [30, 31, 32]
 """The last eleventh of the spoken clip; its last frame is black."""
-NO_FACE = "no usable face"
+LOST = "face lost"
+"""Of the black frame."""
 COMMAND = "bash scripts/evaluate.sh --src_video 'a clip.mp4' --out <somewhere>"
 REFERENCE_ROWS = {
     "ground truth", "landmark-driven", "audio-driven", "retrieval", "retrieval, audio-driven", "static mean mouth",
@@ -168,7 +169,7 @@ def test_the_truth_is_perfect_and_nothing_else_is(metrics):
 def test_coverage_adds_up_and_says_why(metrics):
     for trial in metrics["trials"]:
         assert sum(trial["coverage"].values()) == len(trial["frames"]) == len(trial["outcomes"])
-    assert trial_of(metrics, "last eleventh")["coverage"] == {EDITED: 2, NO_FACE: 1}
+    assert trial_of(metrics, "last eleventh")["coverage"] == {EDITED: 2, LOST: 1}
     for row in trial_of(metrics, "last eleventh")["rows"]:
         assert row["measures"]["psnr_edited"]["count"] == 2, "a frame without a face is in no mean"
         assert row["frames"]["psnr_edited"][2] is None
@@ -229,7 +230,7 @@ def test_leakage_is_dubbed_with_silence_and_with_speech_reversed(metrics, spoken
 def test_the_report_needs_nothing_but_itself(spoken, metrics):
     page = (spoken.out / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and 'src="http' not in page and "@import" not in page
-    for text in (*REFERENCE_ROWS, *DUBBING_ROWS, "dubbed with reversed speech", NO_FACE):
+    for text in (*REFERENCE_ROWS, *DUBBING_ROWS, "dubbed with reversed speech", LOST):
         assert text in page
     assert "&lt;somewhere&gt;" in page and "data:video/mp4;base64," in page and "<svg" in page
     assert metrics["command"] == COMMAND and metrics["seed"] == EvaluationConfig().seed
@@ -358,7 +359,7 @@ def test_the_whole_clip_in_five_folds(spoken, tmp_path):
     trial = trial_of(read_metrics(job.out), "five folds")
     assert trial["frames"] == list(range(COUNT)) and trial["block"] == sorted(trial["block"])
     assert {row["name"] for row in trial["rows"]} == REFERENCE_ROWS
-    assert trial["coverage"] == {EDITED: COUNT - 1, NO_FACE: 1}
+    assert trial["coverage"] == {EDITED: COUNT - 1, LOST: 1}
     assert value_of(trial, "landmark-driven", "inexact") == 0
 
 
@@ -404,7 +405,7 @@ def test_the_sound_of_a_result_is_heard_on_its_pictures_clock(run, spoken, sourc
     assert trial.speech is not None
     np.testing.assert_allclose(trial.speech.sound.samples, expected, atol=1e-4)
     assert len(expected) / 16000 < load_audio_16k(early).duration_s - 0.3
-    assert trial.outcomes == (EDITED,) * (COUNT - 1) + (NO_FACE,) and WITHOUT_MASKS in trial.notes
+    assert trial.outcomes == (EDITED,) * (COUNT - 1) + (LOST,) and WITHOUT_MASKS in trial.notes
     assert not (folder / MADE_FROM).exists(), "a result's trial is nothing that an interrupted command could go on from"
 
 

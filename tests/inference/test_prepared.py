@@ -1,4 +1,4 @@
-"""A prepared video and its faces: read back as they were measured, found again by content, refused with one sentence."""
+"""A prepared video and its faces: read back as measured, found again by content, refused with one sentence."""
 
 import shutil
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_a_face_that_is_not_there(run, video):
 
 
 def test_a_video_that_is_none(tmp_path):
-    with pytest.raises(VideoReadError, match="none.mp4"):
+    with pytest.raises(VideoReadError, match=r"none\.mp4"):
         open_video(tmp_path / "none.mp4", silent)
 
 

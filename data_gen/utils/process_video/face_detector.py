@@ -19,9 +19,9 @@ from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
 from data_gen.utils.process_video.centerface import suppress
 from data_gen.utils.process_video.detector_backends import Backend, ModelFiles, build_finder
 from data_gen.utils.process_video.face_roll import RollFinder, faces_in_turned, looks_upright
-from data_gen.utils.process_video.face_tracker import FollowConfig
 from data_gen.utils.process_video.landmark_track import track_in_memory
 from data_gen.utils.process_video.stable_crop import stable_crop
+from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.workspace import CENTERFACE_FILE, MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox, FaceDetection
 from modules.structures.crops import CropMetadata

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from data_gen.utils.process_video.face_geometry import (
 )
 from data_gen.utils.process_video.look_taker import LookTaker
 from data_gen.utils.process_video.plausibility import face_plausibility, look_disagreement
+from data_gen.utils.process_video.tracker_state import FollowConfig, LiveFace, Sighting, TrackerState
 from modules.structures.boxes import BoundingBox, FaceDetection
 from modules.structures.crops import CropRegion
 from modules.structures.frames import Frame
@@ -38,41 +39,6 @@ FACE_SIDE = 64
 """A face this high is large enough for the detector, so looks around a known face are shrunk to it."""
 RECENT_BYTES = 128 << 20
 """Most that frames held for looking back may take."""
-
-
-@dataclass(frozen=True, slots=True)
-class FollowConfig:
-    """When a face is acquired, followed and given up.
-
-    Attributes:
-        min_presence: landmark presence below it loses the face.
-        min_agreement: IoU of detector box and landmark box that counts as agreement.
-        min_plausibility: what is acquired must look like a face so much, see ``face_plausibility``.
-        audit_s: seconds between coarse looks at the whole frame while a face is followed; faces found are followed
-            back through the frames in between.
-        search_s: the same while none is.
-        fine_s: seconds between whole-frame looks fine enough for tiny faces and for faces that do not stand upright,
-            while a face is followed and while none is.
-        sides: longer side, px, of what the detector sees in a coarse and in a fine look.
-        max_missed: detector looks in a row that may disagree before a followed face is given up.
-        give_up_s: so long a lost face is looked for where it should be, in every frame.
-        min_face_px: faces lower than this are not followed.
-        max_faces: so many are followed at most, the largest first.
-        max_overlap: two followed faces that overlap more are one; the less steady one is lost.
-    """
-
-    min_presence: float = 0.5
-    min_agreement: float = 0.3
-    min_plausibility: float = 0.5
-    audit_s: float = 0.3
-    search_s: float = 0.2
-    fine_s: tuple[float, float] = (3.0, 1.0)
-    sides: tuple[int, int] = (640, 2560)
-    max_missed: int = 6
-    give_up_s: float = 0.5
-    min_face_px: float = 20.0
-    max_faces: int = 12
-    max_overlap: float = 0.4
 
 
 class Detector(Protocol):
@@ -94,92 +60,6 @@ class Detector(Protocol):
     ) -> list[FaceDetection]:
         """Faces whose key points give their roll, largest first; with ``turn`` the whole picture is turned as well."""
         ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sighting:
-    """One face in one frame.
-
-    Attributes:
-        row: frame, counted from the tracker's first.
-        track: number of the track.
-        result: its landmarks in frame pixels.
-        detector_score: score of the detection that agreed; 0 where it was asked and none did, NaN where not asked.
-        look: what the person looks like here, where it was looked at.
-    """
-
-    row: int
-    track: int
-    result: LandmarkResult
-    detector_score: float
-    look: FaceLook | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveFace:
-    """What is remembered of a face that is followed.
-
-    Attributes:
-        track: its number.
-        region: square that the landmark network looks through next.
-        box: landmark box of the last sight. velocity: its movement per frame then, px (x, y).
-        row, time_s: of the last sight.
-        missed: detector looks in a row that disagreed.
-    """
-
-    track: int
-    region: CropRegion
-    box: BoundingBox
-    velocity: tuple[float, float]
-    row: int
-    time_s: float
-    missed: int = 0
-
-    def expected(self, row: int) -> BoundingBox:
-        """Where the face should be at ``row`` if it kept moving."""
-        frames = min(row - self.row, 3)
-        return self.box.shifted(self.velocity[0] * frames, self.velocity[1] * frames)
-
-
-@dataclass(slots=True)
-class TrackerState:
-    """All that the tracker knows between two frames, except the pictures of the last few.
-
-    Attributes:
-        row: of the last frame.
-        tracks: numbers given so far.
-        live: faces being followed, or lost just now.
-        audited_s, fine_s: times of the last looks at the whole frame.
-        recent: rows held for looking back, with the boxes of the faces seen there.
-    """
-
-    row: int = -1
-    tracks: int = 0
-    live: list[LiveFace] = field(default_factory=list)
-    audited_s: float = -1e9
-    fine_s: float = -1e9
-    recent: list[tuple[int, list[BoundingBox]]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TrackerState:
-        """The inverse of ``to_dict``.
-
-        Raises:
-            KeyError, TypeError: when ``data`` is something else.
-        """
-        live = [
-            LiveFace(
-                face["track"], CropRegion(**face["region"]), BoundingBox(**face["box"]), tuple(face["velocity"]),
-                face["row"], face["time_s"], face["missed"],
-            )
-            for face in data["live"]
-        ]  # fmt: skip
-        recent = [(row, [BoundingBox(**box) for box in boxes]) for row, boxes in data["recent"]]
-        return cls(data["row"], data["tracks"], live, data["audited_s"], data["fine_s"], recent)
 
 
 def steadied(before: CropRegion, wanted: CropRegion) -> CropRegion:
@@ -250,7 +130,7 @@ class FaceTracker:
         due, fine = self._audit_due(now)
         if due or ends_shot:
             rgb = rgb_from_planes(frame)
-            scores, earlier = self._audit(frame, rgb, seen, fine=fine)
+            scores, earlier = self._audit(frame, rgb, seen, fine=fine or ends_shot)
             looks = self._looks(rgb, seen)
         earlier += self._recover(frame, seen, scores)
         self._update(seen, scores, now)
@@ -266,6 +146,7 @@ class FaceTracker:
     def _start_shot(self) -> None:
         self.state.live = []
         self.state.audited_s = self.state.fine_s = -1e9
+        self.state.searched = False
         self.state.recent = []
         self._frames.clear()
 
@@ -339,6 +220,9 @@ class FaceTracker:
         any_roll = fine and not self.state.live
         look = self._detector.detect_any_roll if any_roll else self._detector.detect_face_bbox
         found = look(rgb, max_side=side)
+        if any_roll and not found and side < max(frame.size_hw) and not self.state.searched:
+            self.state.searched = True
+            found = self._detector.detect_face_bbox(rgb, max_side=max(frame.size_hw))
         boxes = {track: landmark_box(result.points) for track, result in seen.items()}
         scores = {track: self._agreement(frame, box, found) for track, box in boxes.items()}
         earlier: list[Sighting] = []
@@ -450,12 +334,12 @@ class FaceTracker:
         self.state.live = kept
 
     def _hold(self, frame: Frame, boxes: list[BoundingBox]) -> None:
-        """Keep the frame for looking back until the next audit has passed."""
+        """Keep the frame for looking back: a small face is only found by a fine look."""
         self._frames.append(frame)
         self.state.recent.append((self.state.row, boxes))
         size = sum(plane.nbytes for plane in frame.planes)
         most = max(1, RECENT_BYTES // size)
-        while len(self._frames) > most or frame.time_s - self._frames[0].time_s > self._config.audit_s:
+        while len(self._frames) > most or frame.time_s - self._frames[0].time_s > self._config.hold_s:
             self._frames.popleft()
             self.state.recent.pop(0)
 

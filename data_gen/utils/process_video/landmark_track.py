@@ -20,12 +20,13 @@ from data_gen.utils.process_video.face_table import (
     gather_looks,
     gather_sights,
 )
-from data_gen.utils.process_video.face_tracker import Detector, FaceTracker, FollowConfig, Sighting
+from data_gen.utils.process_video.face_tracker import Detector, FaceTracker
 from data_gen.utils.process_video.landmark_smoothing import WINDOW, smooth_landmarks
 from data_gen.utils.process_video.look_taker import build_look_taker
 from data_gen.utils.process_video.observation_log import Observations
 from data_gen.utils.process_video.person_linking import LinkConfig, link_persons
 from data_gen.utils.process_video.scene_cuts import marked_shots
+from data_gen.utils.process_video.tracker_state import FollowConfig, Sighting
 from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress, silent
 from modules.structures.faces import FaceTable
@@ -163,6 +164,17 @@ def track_in_memory(
     return _track_in_memory(frames, landmarker, detector, follow, BeliefConfig(), silent)[0]
 
 
+def _with_ends(marked: Iterable[tuple[Frame, bool]]) -> Iterator[tuple[Frame, bool, bool]]:
+    """Frames with whether each starts and ends a shot."""
+    before: tuple[Frame, bool] | None = None
+    for frame, starts_shot in marked:
+        if before is not None:
+            yield *before, starts_shot
+        before = frame, starts_shot
+    if before is not None:
+        yield *before, True
+
+
 def _track_in_memory(
     frames: Iterable[Frame], landmarker: Landmarker, detector: Detector, follow: FollowConfig | None,
     believe: BeliefConfig, progress: Progress,
@@ -172,10 +184,10 @@ def _track_in_memory(
     times: list[float] = []
     starts = [0]
     size_hw = (1, 1)
-    for row, (frame, starts_shot) in enumerate(marked_shots(frames)):
+    for row, (frame, starts_shot, ends_shot) in enumerate(_with_ends(marked_shots(frames))):
         if row and starts_shot:
             starts.append(row)
-        sightings += tracker.step(frame, starts_shot=starts_shot)
+        sightings += tracker.step(frame, starts_shot=starts_shot, ends_shot=ends_shot)
         times.append(float(frame.time_s))
         size_hw = frame.size_hw
         progress("track", row + 1, 0)

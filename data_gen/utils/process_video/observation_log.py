@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_video.appearance import FaceLook
-from data_gen.utils.process_video.face_tracker import Sighting, TrackerState
+from data_gen.utils.process_video.tracker_state import Sighting, TrackerState
 from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE
 
-LOG_SCHEMA = "observations/1"
+LOG_SCHEMA = "observations/2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

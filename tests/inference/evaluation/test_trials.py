@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, region_of_landmarks
-from inference.frame_editor import FrameEditor
-from inference.prepared import open_source
 from inference.edit_plan import COVERED
 from inference.evaluation.motion import full_plan, jaw_gap_px, model_opening
 from inference.evaluation.painters import Painted, PersonPainter, RetrievalPainter
 from inference.evaluation.trials import LandmarkScout, RowPlan, Stretch, paint_trial, stacked, trial_window
+from inference.frame_editor import FrameEditor
 from inference.jobs import EvaluationJob
 from inference.motion_to_frames import IdentityRenderer
+from inference.prepared import open_source
 from modules.commons.progress import silent
 from modules.face_model.model import ARKIT_NAMES
 from modules.structures.crops import CropMetadata, CropRegion

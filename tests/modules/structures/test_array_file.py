@@ -25,7 +25,7 @@ def test_a_file_written_in_blocks_equals_the_whole_and_is_the_same_bytes_every_t
     whole = np.random.default_rng(0).normal(size=(10, 7)).astype(np.float32)
     for name, cuts in (("a.npz", (0, 3, 10)), ("b.npz", (0, 1, 6, 10))):
         with ArrayFileWriter(tmp_path / name, {"x": (np.float32, (10, 7))}, {"n": np.array(3)}) as writer:
-            for start, stop in zip(cuts[:-1], cuts[1:]):
+            for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
                 writer.append(x=whole[start:stop])
     with np.load(tmp_path / "a.npz", allow_pickle=False) as data:
         np.testing.assert_array_equal(data["x"], whole)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_video.face_table import BeliefConfig, Sights, build_face_table, gather_sights
-from data_gen.utils.process_video.face_tracker import Sighting
 from data_gen.utils.process_video.observation_log import Observations
+from data_gen.utils.process_video.tracker_state import Sighting
 from modules.structures.faces import FaceTable
 from modules.structures.landmarks import LandmarkResult
 from tests.data_gen.utils.process_video.moving_face import face_template

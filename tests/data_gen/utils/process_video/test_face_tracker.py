@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_gen.utils.process_video.face_geometry import landmark_box
-from data_gen.utils.process_video.face_tracker import FaceTracker, FollowConfig, TrackerState, steadied
+from data_gen.utils.process_video.face_tracker import FaceTracker, steadied
+from data_gen.utils.process_video.tracker_state import FollowConfig, TrackerState
 from modules.structures.crops import CropRegion
 from tests.data_gen.utils.process_video.moving_face import SquareDetector, SquareLandmarker, box_at, make_frame
 
@@ -107,7 +108,7 @@ def test_memory_of_frames_is_bounded():
     tracker = FaceTracker(SquareLandmarker(), SquareDetector(), FollowConfig())
     for index in range(60):
         tracker.step(make_frame(index, [box_at(60, 60)] if index > 30 else []))
-        assert len(tracker._frames) == len(tracker.state.recent) <= 15
+        assert len(tracker._frames) == len(tracker.state.recent) <= 26
 
 
 @pytest.mark.parametrize("stop", [1, 12, 23, 33, 47])

@@ -9,7 +9,6 @@ from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
 from data_gen.utils.process_video import landmark_track
 from data_gen.utils.process_video.face_detector import FaceDetector
 from data_gen.utils.process_video.face_table import BeliefConfig, gather_sights
-from data_gen.utils.process_video.face_tracker import FollowConfig
 from data_gen.utils.process_video.landmark_smoothing import smooth_landmarks
 from data_gen.utils.process_video.landmark_track import (
     check_faces,
@@ -18,6 +17,7 @@ from data_gen.utils.process_video.landmark_track import (
     write_landmarks,
 )
 from data_gen.utils.process_video.observation_log import Observations
+from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.errors import NoFaceError
 from modules.structures.landmarks import Landmarks2D, face_height_px
 from modules.structures.tracks import FrameStatus

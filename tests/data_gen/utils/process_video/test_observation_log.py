@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from data_gen.utils.process_video.appearance import FaceLook
-from data_gen.utils.process_video.face_tracker import LiveFace, Sighting, TrackerState
 from data_gen.utils.process_video.observation_log import ObservationLog, Observations
+from data_gen.utils.process_video.tracker_state import LiveFace, Sighting, TrackerState
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropRegion
 from modules.structures.landmarks import LandmarkResult
@@ -22,7 +22,7 @@ def sighting(row, track, seed=0):
 
 def state(row):
     live = LiveFace(3, CropRegion(1 / 3, 2, 5, 0.1), BoundingBox(0, 0, 1.1, 2), (0.1, -0.2), row, row / 25, 1)
-    return TrackerState(row, 4, [live], row / 25, 0.3, [(row, [BoundingBox(0, 0, 1, 1)])])
+    return TrackerState(row, 4, [live], row / 25, 0.3, True, [(row, [BoundingBox(0, 0, 1, 1)])])
 
 
 def filled(folder, made_from="x"):
