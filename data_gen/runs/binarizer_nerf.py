@@ -6,8 +6,10 @@ Writes: data/binary/videos/<id>/trainval_dataset.npz and crops/.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from modules.commons.workspace import VideoWorkspace
 from modules.face_model.model import FaceModel
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.structures.crops import CropMetadata, transform_points
-from modules.structures.dataset import NeRFDataset, Split, last_eleventh, write_crop
+from modules.structures.dataset import NeRFDataset, Split, crop_path, last_eleventh, write_crop
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import Landmarks2D
 from modules.structures.masks import OcclusionTable
@@ -189,20 +191,24 @@ def write_crops(
     rows: NDArray[np.int64],
     progress: Progress,
 ) -> None:
-    """Cut ``rows`` out of the video into a fresh crops folder, which replaces the old one when it is whole."""
-    partial = workspace.binary / "crops.tmp.d"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    wanted = set(rows.tolist())
-    done = 0
+    """Cut ``rows`` out of the video into a fresh crops folder, which replaces the old one when it is whole.
+
+    Crops that a killed run has finished, of the same rows and squares, are not cut again.
+    """
+    made_from = hashlib.sha256(metadata.to_json().encode() + rows.tobytes() + occlusion.hidden.tobytes()).hexdigest()
+    partial = workspace.binary / f"crops.{made_from[:16]}.tmp.d"
+    for other in set(workspace.binary.glob("crops.*.tmp.d")) - {partial}:
+        shutil.rmtree(other)
+    partial.mkdir(parents=True, exist_ok=True)
+    missing = {row for row in rows.tolist() if not crop_path(partial, row).is_file()}
+    done = len(rows) - len(missing)
     with VideoReader(video) as reader:
-        chosen = (frame for frame in reader.frames() if frame.index in wanted)
-        for index, crop in extract_face_crops(chosen, metadata):
+        last = max(missing, default=-1)
+        frames = takewhile(lambda frame: frame.index <= last, reader.frames()) if missing else ()
+        for index, crop in extract_face_crops((frame for frame in frames if frame.index in missing), metadata):
             write_crop(partial, index, crop, occlusion.mask(index, metadata.crop_size))
             done += 1
             progress("crops", done, len(rows))
-            if done == len(rows):
-                break
     shutil.rmtree(workspace.crops, ignore_errors=True)
     partial.rename(workspace.crops)
 

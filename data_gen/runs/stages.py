@@ -13,6 +13,7 @@ import numpy as np
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
 from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker
+from data_gen.utils.mp_feature_extractors.region_confirmer import RegionConfirmer
 from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
 from data_gen.utils.process_video.face_detector import FaceDetector
 from data_gen.utils.process_video.face_table import build_face_table, gather_looks, gather_sights
@@ -100,9 +101,8 @@ def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex) -> tu
     stops = {*(start - 1 for start in starts), len(index) - 1}
     done, state = log.resume()
     first = state.recent[0][0] if state.recent else done
-    tracker = FaceTracker(
-        build_landmarker(settings.extractor), FaceDetector(settings.backend), settings.follow, build_look_taker(), state
-    )
+    landmarker, detector = build_landmarker(settings.extractor), FaceDetector(settings.backend)
+    tracker = FaceTracker(landmarker, detector, settings.follow, RegionConfirmer(), build_look_taker(), state)
     batch: list[Sighting] = []
     with VideoReader(stage.video) as reader, decoding(FrameRange(reader, index, first)) as decoded:
         for frame in decoded:

@@ -76,7 +76,7 @@ class NeRFDataset:
         return crop_camera_matrix(self.coeffs.camera, self.crop_metadata.crop_from_frame(int(self.rows[index])))
 
     def crop_path(self, index: int) -> Path:
-        return self.crops_dir / f"{int(self.rows[index]):06d}.jpg"
+        return crop_path(self.crops_dir, int(self.rows[index]))
 
     def mask_path(self, index: int) -> Path:
         return self.crops_dir / f"{int(self.rows[index]):06d}_mask.png"
@@ -178,13 +178,18 @@ class NeRFDataset:
 
 
 def write_crop(crops_dir: Path, row: int, crop: NDArray[np.uint8], occluder: NDArray[np.bool_] | None) -> None:
-    """Store the RGB crop ``[S, S, 3]`` of clip row ``row`` and, where something is in front, its mask."""
+    """Store the RGB crop ``[S, S, 3]`` of clip row ``row`` and, before it, where something is in front, its mask."""
+    if occluder is not None and occluder.any():
+        _write_image(crops_dir / f"{row:06d}_mask.png", occluder.astype(np.uint8) * 255, [])
     options = [
         cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ]  # fmt: skip
-    _write_image(crops_dir / f"{row:06d}.jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
-    if occluder is not None and occluder.any():
-        _write_image(crops_dir / f"{row:06d}_mask.png", occluder.astype(np.uint8) * 255, [])
+    _write_image(crop_path(crops_dir, row), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
+
+
+def crop_path(crops_dir: Path, row: int) -> Path:
+    """Where the crop of clip row ``row`` lies; it is there only when its mask is, too."""
+    return crops_dir / f"{row:06d}.jpg"
 
 
 def _write_image(path: Path, image: NDArray, options: list[int]) -> None:

@@ -62,6 +62,14 @@ class Detector(Protocol):
         ...
 
 
+class Confirmer(Protocol):
+    """The part of ``RegionConfirmer`` that following needs."""
+
+    def confirm(self, rgb: NDArray[np.uint8], box: BoundingBox, angle_rad: float = 0.0) -> float:
+        """Score 0..1 of a face on ``box``."""
+        ...
+
+
 def steadied(before: CropRegion, wanted: CropRegion) -> CropRegion:
     """The square to look through next: it follows slowly while the head is still, and at once when it is not.
 
@@ -89,6 +97,7 @@ class FaceTracker:
         landmarker: puts landmarks on a face.
         detector: finds faces.
         config: when a face is acquired, followed and given up.
+        confirmer: cheap second opinion on a face followed; None = there is none.
         look_taker: takes in what people look like; None = looks are not taken.
         state: to go on from; the frames ``state.recent`` names must be handed to ``recall`` first.
     """
@@ -98,11 +107,12 @@ class FaceTracker:
         landmarker: Landmarker,
         detector: Detector,
         config: FollowConfig,
+        confirmer: Confirmer | None = None,
         look_taker: LookTaker | None = None,
         state: TrackerState | None = None,
     ) -> None:
         self._landmarker, self._detector, self._config = landmarker, detector, config
-        self._look_taker = look_taker
+        self._confirmer, self._look_taker = confirmer, look_taker
         self.state = state or TrackerState()
         self._frames: deque[Frame] = deque()
 
@@ -224,7 +234,7 @@ class FaceTracker:
             self.state.searched = True
             found = self._detector.detect_face_bbox(rgb, max_side=max(frame.size_hw))
         boxes = {track: landmark_box(result.points) for track, result in seen.items()}
-        scores = {track: self._agreement(frame, box, found) for track, box in boxes.items()}
+        scores = {track: self._agreement(frame, rgb, result, found) for track, result in seen.items()}
         earlier: list[Sighting] = []
         for face in found:
             if len(self.state.live) >= self._config.max_faces or face.box.height < self._config.min_face_px:
@@ -239,13 +249,19 @@ class FaceTracker:
             earlier += back
         return scores, earlier
 
-    def _agreement(self, frame: Frame, box: BoundingBox, found: Sequence[FaceDetection]) -> float:
-        """Score of the detection of a followed face; what the whole frame did not show is looked at closely."""
-        agreeing = [face for face in found if face.box.iou(box) >= self._config.min_agreement]
+    def _agreement(
+        self, frame: Frame, rgb: NDArray[np.uint8], result: LandmarkResult, found: Sequence[FaceDetection]
+    ) -> float:
+        """Score of the detection of a followed face; what the whole frame did not show is looked at closely, twice."""
+        box = landmark_box(result.points)
+        agreeing = [face.score for face in found if face.box.iou(box) >= self._config.min_agreement]
+        if not agreeing and self._confirmer is not None:
+            score = self._confirmer.confirm(rgb, box, region_of_landmarks(result.points).angle_rad)
+            agreeing = [score] if score >= self._config.min_confirmation else []
         if not agreeing:
             near = self._look_around(frame, box, 2.5)
-            agreeing = [face for face in near if face.box.iou(box) >= self._config.min_agreement]
-        return max((face.score for face in agreeing), default=0.0)
+            agreeing = [face.score for face in near if face.box.iou(box) >= self._config.min_agreement]
+        return max(agreeing, default=0.0)
 
     def _look_around(self, frame: Frame, box: BoundingBox, factor: float) -> list[FaceDetection]:
         """Faces in a square ``factor`` times the size of ``box`` around it, nearest first."""

@@ -179,7 +179,7 @@ def _track_in_memory(
     frames: Iterable[Frame], landmarker: Landmarker, detector: Detector, follow: FollowConfig | None,
     believe: BeliefConfig, progress: Progress,
 ) -> tuple[FaceTable, Observations, Sights]:  # fmt: skip
-    tracker = FaceTracker(landmarker, detector, follow or FollowConfig(), build_look_taker())
+    tracker = FaceTracker(landmarker, detector, follow or FollowConfig(), look_taker=build_look_taker())
     sightings: list[Sighting] = []
     times: list[float] = []
     starts = [0]

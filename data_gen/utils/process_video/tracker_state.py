@@ -18,6 +18,7 @@ class FollowConfig:
     Attributes:
         min_presence: landmark presence below it loses the face.
         min_agreement: IoU of detector box and landmark box that counts as agreement.
+        min_confirmation: score of the cheap detectors on a followed face's region that counts as agreement.
         min_plausibility: what is acquired must look like a face so much, see ``face_plausibility``.
         audit_s: seconds between coarse looks at the whole frame while a face is followed.
         search_s: the same while none is.
@@ -34,6 +35,7 @@ class FollowConfig:
 
     min_presence: float = 0.5
     min_agreement: float = 0.3
+    min_confirmation: float = 0.65
     min_plausibility: float = 0.5
     audit_s: float = 0.3
     search_s: float = 0.2

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_gen.runs import binarizer_nerf
 from data_gen.runs.binarizer_nerf import (
     BinarizerConfig,
     choose_rows,
@@ -16,7 +17,10 @@ from data_gen.runs.binarizer_nerf import (
     farthest_points,
     steady_coverage,
     usable_frames,
+    write_crops,
 )
+from modules.commons.progress import silent
+from modules.commons.workspace import VideoWorkspace
 from modules.structures.crops import CropMetadata, CropRegion
 from modules.structures.dataset import last_eleventh
 from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
@@ -115,3 +119,51 @@ def test_landmarks_move_into_the_crop(tables):
     moved = crop_landmarks(landmarks, metadata, np.array([2, 5]))
     assert moved.shape == (2, 478, 2) and moved.dtype == np.float32
     np.testing.assert_allclose(moved[1], (landmarks.points[5] - [36.0, 16.0]) * 2, atol=1e-3)
+
+
+def test_crops_of_an_interrupted_run_are_not_cut_again(tmp_path, demo_dir, monkeypatch):
+    """Stopped after two of five; the second try cuts three, and the folder is that of an undisturbed run."""
+    video, rows = demo_dir / "carphone_pristine.mp4", np.array([1, 3, 4, 8, 9])
+    metadata = CropMetadata((CropRegion(90.0, 70.0, 128.0),), (144, 176), 256)
+    masks = np.full((1, 8, 8), 255, np.uint8)
+    occlusion = OcclusionTable(np.zeros(10, np.float32), np.zeros((10, N_MEDIAPIPE), bool), np.array([3]), masks)
+
+    def stopping(what, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole, stopped = VideoWorkspace("clip", tmp_path / "whole"), VideoWorkspace("clip", tmp_path / "stopped")
+    write_crops(whole, video, metadata, occlusion, rows, silent)
+    with pytest.raises(KeyboardInterrupt):
+        write_crops(stopped, video, metadata, occlusion, rows, stopping)
+    assert not stopped.crops.exists()
+    cut = []
+    real = binarizer_nerf.write_crop
+    monkeypatch.setattr(binarizer_nerf, "write_crop", lambda *args: (cut.append(args[1]), real(*args)))
+    write_crops(stopped, video, metadata, occlusion, rows, silent)
+    assert cut == [4, 8, 9]
+    assert [path.name for path in stopped.binary.iterdir()] == ["crops"]
+    for path in sorted(whole.crops.iterdir()):
+        assert path.read_bytes() == (stopped.crops / path.name).read_bytes()
+    assert len(list(whole.crops.iterdir())) == len(list(stopped.crops.iterdir())) == 6
+
+
+def test_crops_of_other_rows_are_cut_anew(tmp_path, demo_dir):
+    video = demo_dir / "carphone_pristine.mp4"
+    metadata = CropMetadata((CropRegion(90.0, 70.0, 128.0),), (144, 176), 256)
+    occlusion = OcclusionTable(
+        np.zeros(10, np.float32),
+        np.zeros((10, N_MEDIAPIPE), bool),
+        np.zeros(0, np.int64),
+        np.zeros((0, 8, 8), np.uint8),
+    )
+    space = VideoWorkspace("clip", tmp_path)
+
+    def stopping(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_crops(space, video, metadata, occlusion, np.array([1, 2]), stopping)
+    write_crops(space, video, metadata, occlusion, np.array([2, 5]), silent)
+    assert sorted(path.name for path in space.crops.iterdir()) == ["000002.jpg", "000005.jpg"]
+    assert [path.name for path in space.binary.iterdir()] == ["crops"]

@@ -143,3 +143,21 @@ def test_the_square_ignores_jitter_and_follows_motion():
     assert moved.center_x == pytest.approx(140, abs=0.01)
     turned = steadied(CropRegion(0, 0, 100, 3.1), CropRegion(0, 0, 100, -3.1))
     assert abs(np.remainder(turned.angle_rad - 3.1, 2 * np.pi)) < 0.1, "the short way round"
+
+
+@pytest.mark.parametrize(("score", "stays"), [(0.9, True), (0.3, False)])
+def test_the_cheap_detectors_can_speak_for_a_face_the_large_one_denies(score, stays):
+    class Denying(SquareDetector):
+        def detect_face_bbox(self, rgb, area=None, *, max_side=None):
+            found = super().detect_face_bbox(rgb, area, max_side=max_side)
+            return found if self.calls <= 1 else []
+
+    class Saying:
+        def confirm(self, rgb, box, angle_rad=0.0):
+            assert box.iou(box_at(60, 60)) > 0.9
+            return score
+
+    tracker = FaceTracker(SquareLandmarker(), Denying(), FollowConfig(audit_s=0.1, max_missed=2), confirmer=Saying())
+    seen = [s for index in range(40) for s in tracker.step(make_frame(index, [box_at(60, 60)]))]
+    assert (max(s.row for s in seen) == 39) is stays
+    assert {round(s.detector_score, 2) for s in seen[1:] if np.isfinite(s.detector_score)} == {score if stays else 0.0}
