@@ -27,7 +27,7 @@ from data_gen.utils.process_video.occlusion_table import join_occlusion, no_occl
 from data_gen.utils.process_video.part_store import PartStore
 from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
-from data_gen.utils.process_video.stable_crop import CropDetails, small_face_note, stable_crop
+from data_gen.utils.process_video.stable_crop import CropTables, small_face_note, stable_crop
 from data_gen.utils.process_video.tracker_state import Sighting
 from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress
@@ -144,11 +144,11 @@ def crop(stage: StageInput) -> None:
 
 
 def choose_crop(
-    face: FaceTrack, size_hw: tuple[int, int], config: CropConfig, **details: Unpack[CropDetails]
+    face: FaceTrack, size_hw: tuple[int, int], config: CropConfig, **tables: Unpack[CropTables]
 ) -> CropMetadata:
     """The crop of a track, at 256 or 512 px by the size of the face unless the configuration says which."""
     size = 512 if config.crop_size == "auto" else config.crop_size
-    metadata = stable_crop(face, size_hw, config.margin, size, roll=config.roll, **details)
+    metadata = stable_crop(face, size_hw, config.margin, size, roll=config.roll, **tables)
     if config.crop_size == "auto" and np.median([r.side for r in metadata.regions]) <= SMALL_CROP_SIDE_PX:
         return replace(metadata, crop_size=256)
     return metadata

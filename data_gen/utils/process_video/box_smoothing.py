@@ -23,6 +23,8 @@ START_SPEED_VARIANCE = 0.01
 JUMP = 0.75
 """A box that moves (or grows) by more than this many face sizes in one frame is another shot or another face."""
 
+Boxes = NDArray[np.float64]
+
 
 def smooth_boxes(boxes: Boxes, is_detected: NDArray[np.bool_]) -> Boxes:
     """Smooth boxes ``[T, 4]`` over detected rows and predict the others.

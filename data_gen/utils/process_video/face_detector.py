@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from data_gen.utils.process_video.centerface import suppress
 from data_gen.utils.process_video.detector_backends import Backend, ModelFiles, build_finder
 from data_gen.utils.process_video.face_roll import RollFinder, faces_in_turned, looks_upright
 from data_gen.utils.process_video.landmark_track import track_in_memory
-from data_gen.utils.process_video.stable_crop import stable_crop
+from data_gen.utils.process_video.stable_crop import CropTables, stable_crop
 from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.workspace import CENTERFACE_FILE, MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox, FaceDetection
@@ -156,7 +157,14 @@ class FaceDetector:
         return [face.track for face in table.faces]
 
     def compute_stable_crop_region(
-        self, track: FaceTrack, frame_size_hw: tuple[int, int], margin: float = 0.3, crop_size: int = 512
+        self,
+        track: FaceTrack,
+        frame_size_hw: tuple[int, int],
+        margin: float = 0.3,
+        crop_size: int = 512,
+        *,
+        roll: bool = False,
+        **tables: Unpack[CropTables],
     ) -> CropMetadata:
         """One fixed square when the head stays put, else a smooth moving one; it may leave the frame.
 
@@ -165,8 +173,10 @@ class FaceDetector:
             frame_size_hw: size of the frames.
             margin: grow each box by this much of its width or height on each side; the square always covers that.
             crop_size: side of the crop in its own pixels, 256 or 512.
+            roll: turn the square slowly with a head that rolls much.
+            **tables: landmarks to hold, shots, frame rate; see ``stable_crop``.
         """
-        return stable_crop(track, frame_size_hw, margin, crop_size)
+        return stable_crop(track, frame_size_hw, margin, crop_size, roll=roll, **tables)
 
 
 def _best_of_each(faces: list[FaceDetection]) -> list[FaceDetection]:

@@ -41,7 +41,7 @@ CHUNK = 256
 Table = NDArray[np.float64]
 
 
-class CropDetails(TypedDict, total=False):
+class CropTables(TypedDict, total=False):
     """The keyword arguments of ``stable_crop`` that a clip's tables give."""
 
     points: NDArray[np.floating] | None
