@@ -26,7 +26,8 @@ import torch
 
 from inference.benchmark_result import Benchmark, Machine, StageTiming, report, write_json
 from inference.benchmark_stages import Stage, open_scene, stages_of
-from inference.jobs import CommandParser, check_output
+from inference.jobs import CommandParser
+from inference.output_checks import check_output
 from modules.commons.checkpoint import is_checkpoint
 from modules.commons.device import DeviceName, pick_device
 from modules.commons.errors import (

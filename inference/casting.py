@@ -16,7 +16,8 @@ from inference.driving import plan_speech
 from inference.edit_plan import EditConfig
 from inference.face_choice import FaceChoice, chosen_faces, speech_of_faces
 from inference.face_sheet import list_faces
-from inference.jobs import ArbitraryJob, check_output
+from inference.jobs import ArbitraryJob
+from inference.output_checks import check_output
 from inference.prepared import PreparedSource, PreparedVideo, open_face, open_video
 from inference.speaking_face import speaking_in
 from inference.turning_points import plan_timeline

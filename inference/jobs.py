@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_type
 
 from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
 from inference.face_compositor import BlendMode
+from inference.output_checks import check_container, check_folder, check_output
 from inference.timeline import TimeOptions, length_mode
 from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
 from modules.face_model.model import Region
-from modules.structures.evaluation import TRIAL_NAMES, TRIALS
+from modules.structures.evaluation import TRIALS
 
 BLEND_MODES = get_args(BlendMode)
 EvaluationMode = Literal["auto", "landmark", "audio"]
 MODES = get_args(EvaluationMode)
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 END_THRESHOLD = 0.01
 """GeneFace++'s: a ray ends when less than this of its light is left."""
 FAST_END_THRESHOLD = 0.05
@@ -337,59 +336,6 @@ def _check_checkpoints(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise CheckpointError(f"{path}: there is no such checkpoint; check the path or leave the flag out")
-
-
-def check_output(output: Path, inputs: tuple[Path, ...], *, flag: str = "--out_name", example: str = "out.mp4") -> None:
-    """Refuse an output that is an input, a folder, or in a place that cannot be written.
-
-    Args:
-        output: what is to be written.
-        inputs: what must not be overwritten.
-        flag: that named the output.
-        example: a file name that would do.
-
-    Raises:
-        OutputError: with one sentence that names the path.
-    """
-    for path in inputs:
-        if output.resolve() == path.resolve() or (output.exists() and os.path.samefile(output, path)):
-            raise OutputError(f"{output}: the output is also an input; choose another {flag}")
-    if output.is_dir():
-        raise OutputError(f"{output}: the output is a folder; name a file such as {output / example}")
-    _check_writable(output, output.resolve().parent, flag)
-
-
-def check_folder(output: Path) -> None:
-    """Refuse a report's folder that is a file, cannot be written, or holds trials that are somebody's own.
-
-    Raises:
-        OutputError: with one sentence that names the path.
-    """
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"{output}: is a file; name a folder for the report")
-    _check_writable(output, output.resolve(), "folder")
-    trials = output / TRIALS
-    there = [path.name for path in trials.iterdir() if not path.name.startswith(".")] if trials.is_dir() else []
-    foreign = [name for name in there if name.removesuffix(".part") not in TRIAL_NAMES]
-    if foreign:
-        raise OutputError(f"{trials} would be emptied, but holds {foreign[0]}, no trial; choose another folder")
-
-
-def _check_writable(output: Path, folder: Path, flag: str) -> None:
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"{output}: cannot write to {folder}; choose another {flag}")
-
-
-def check_container(output: Path) -> None:
-    """Refuse a name whose suffix is no container that can be written.
-
-    Raises:
-        OutputError: with one sentence that names the path.
-    """
-    if output.suffix.lower() not in VIDEO_SUFFIXES:
-        raise OutputError(f"{output}: no supported container; let the name end in .mp4, .mov or .mkv")
 
 
 def resolve_head_ckpt(head_ckpt: Path | None, torso_ckpt: Path | None) -> Path | None:
