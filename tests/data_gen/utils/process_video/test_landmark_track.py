@@ -1,5 +1,7 @@
 """Landmarks of one face: out of the log block by block as out of memory at once, and on real clips."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +21,7 @@ from data_gen.utils.process_video.landmark_track import (
 from data_gen.utils.process_video.observation_log import Observations
 from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.errors import NoFaceError
-from modules.structures.landmarks import Landmarks2D, face_height_px
+from modules.structures.landmarks import Landmarks2D, face_height_px, inter_ocular_px
 from modules.structures.tracks import FrameStatus
 from tests.data_gen.utils.process_video.face_sights import sighting, sights_of, table_of
 from tests.data_gen.utils.process_video.moving_face import SquareDetector, SquareLandmarker, box_at, make_frame
@@ -295,3 +297,21 @@ def test_a_profile_stays_followed(shared_clips, real):
     clip = shared_clips / "lectern_profile_editlist_640x360_30fps.mp4"
     _, landmarks = track_and_landmark(read_frames(clip, 240, 310), *real)
     assert landmarks.valid.all()
+
+
+@pytest.mark.parametrize("quarters", [1, 2])
+def test_a_face_that_lies_or_hangs_upside_down_is_followed_like_an_upright_one(demo_dir, real, quarters):
+    """Turned in the pixels, so no display matrix tells of it; the landmarks are the upright ones, turned."""
+    upright = list(read_frames(demo_dir / "single_face.mp4", 0, 16))
+    height, width = upright[0].size_hw
+    turned = [
+        replace(frame, planes=tuple(np.ascontiguousarray(np.rot90(plane, quarters)) for plane in frame.planes))
+        for frame in upright
+    ]
+    _, expected = track_and_landmark(upright, *real)
+    _, found = track_and_landmark(turned, *real)
+    assert found.valid.all()
+    x, y = expected.points[..., 0], expected.points[..., 1]
+    wanted = np.stack([y, width - x] if quarters == 1 else [width - x, height - y], axis=-1)
+    error = np.linalg.norm(found.points - wanted, axis=-1).mean() / inter_ocular_px(wanted).mean()
+    assert error < 0.03
