@@ -91,6 +91,10 @@ def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> l
         ConfigError: the choice does not fit the video, or one head is given for several faces.
     """
     wanted = speech_of_faces(job.face, job.drv_aud, video.faces)
+    others = len(video.faces) - len(wanted)
+    if others:
+        are = "one more face is" if others == 1 else f"{others} more faces are"
+        logger.info("%s in the video and left as filmed; --list_faces shows who, --face chooses", are)
     on = {number: np.ones(len(video.index), bool) for number, _ in wanted}
     if job.face is not None and job.face.rule == "speaking":
         speaking = speaking_in(video.video, video.faces, [number for number, _ in wanted]).face

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,9 @@ class LinkConfig:
     """When two tracks are one person.
 
     Attributes:
-        max_gap_s: tracks of one shot that lie further apart are not joined by their places.
+        max_gap_s: tracks of one shot that lie further apart in time are not joined by their places.
+        max_colour_alone: where a shot never shows two faces at once, whoever comes back, however late and wherever, is
+            the same up to this colour distance.
         reach: face sizes that a lost face may have moved, at once and per frame after.
         max_growth: by which factor it may have grown or shrunk.
         max_colour: colour distance up to which tracks joined by their places may differ.
@@ -37,6 +40,7 @@ class LinkConfig:
     reach: tuple[float, float] = (0.6, 0.06)
     max_growth: float = 1.4
     max_colour: float = 1.2
+    max_colour_alone: float = 0.9
     blind_gap_s: float = 0.25
     blind_reach: float = 0.4
 
@@ -91,7 +95,8 @@ def chain_tracks(
         mine = [end for end in ends if start <= end.first < stop]
         if not mine:
             continue
-        costs = np.array([[_cost(a, b, looks, times_s, config) for b in mine] for a in mine])
+        alone = not any(a.first <= b.last and b.first <= a.last for a, b in combinations(mine, 2))
+        costs = np.array([[_cost(a, b, looks, times_s, config, alone=alone) for b in mine] for a in mine])
         rows, columns = linear_sum_assignment(costs)
         follower |= {
             mine[a].track: mine[b].track for a, b in zip(rows, columns, strict=True) if costs[a, b] < IMPOSSIBLE
@@ -106,11 +111,24 @@ def chain_tracks(
 
 
 def _cost(
-    before: _End, after: _End, looks: Mapping[int, FaceLook], times_s: NDArray[np.float64], config: LinkConfig
+    before: _End,
+    after: _End,
+    looks: Mapping[int, FaceLook],
+    times_s: NDArray[np.float64],
+    config: LinkConfig,
+    *,
+    alone: bool,
 ) -> float:
     """How far-fetched it is that ``after`` goes on where ``before`` ended; ``IMPOSSIBLE`` when it cannot."""
     gap = after.first - before.last
-    gap_s = float(times_s[after.first] - times_s[before.last]) if gap > 0 else np.inf
+    if gap <= 0:
+        return IMPOSSIBLE
+    gap_s = float(times_s[after.first] - times_s[before.last])
+    apart = None
+    if before.track in looks and after.track in looks:
+        apart = colour_distance(looks[before.track], looks[after.track])
+    if alone and apart is not None and apart <= config.max_colour_alone:
+        return gap_s + apart
     if gap_s > config.max_gap_s:
         return IMPOSSIBLE
     ahead = min(gap, 3)
@@ -119,9 +137,6 @@ def _cost(
     growth = after.first_box.height / before.last_box.height
     if moved > config.reach[0] + config.reach[1] * gap or not 1 / config.max_growth < growth < config.max_growth:
         return IMPOSSIBLE
-    apart = None
-    if before.track in looks and after.track in looks:
-        apart = colour_distance(looks[before.track], looks[after.track])
     if apart is None:
         return moved + gap_s if gap_s <= config.blind_gap_s and moved <= config.blind_reach else IMPOSSIBLE
     return moved + gap_s + apart if apart <= config.max_colour else IMPOSSIBLE

@@ -62,6 +62,15 @@ def test_longer_gaps_need_the_same_colours():
     assert chains(seen, {0: look(RED), 1: look(BLUE)}) == [[0], [1]]
 
 
+def test_who_is_alone_in_a_shot_is_known_again_after_long_and_elsewhere():
+    seen = sights((0, 20, 100, 0), (200, 20, 10, 0))
+    assert chains(seen, {0: look(RED), 1: look(RED)}) == [[0, 1]]
+    assert chains(seen, {0: look(RED), 1: look(BLUE)}) == [[0], [1]]
+    crowd = sights((0, 20, 100, 0), (200, 20, 10, 0), (5, 20, 200, 0))
+    looks = {0: look(RED), 1: look(RED), 2: look(BLUE)}
+    assert chains(crowd, looks) == [[0], [1], [2]], "two were seen at once: it may be anybody"
+
+
 def test_even_a_short_gap_does_not_join_two_people():
     seen = sights((0, 20, 100, 0), (22, 20, 102, 0))
     assert chains(seen, {0: look(RED), 1: look(BLUE)}) == [[0], [1]]
