@@ -22,6 +22,8 @@ class LookTaker:
 
     def __init__(self, face_model: FaceModel, recogniser: FaceRecogniser | None = None) -> None:
         self._reference, self._recogniser = mean_face(face_model), recogniser
+        self.counterpart = face_model.landmark_mirror.numpy()
+        """int64 ``[478]``: each landmark's mirror image."""
 
     def __call__(self, rgb: NDArray[np.uint8], result: LandmarkResult) -> FaceLook:
         """What the face of ``result`` looks like in the picture ``[H, W, 3]`` its landmarks were found in."""

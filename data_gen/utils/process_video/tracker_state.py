@@ -20,6 +20,7 @@ class FollowConfig:
         min_agreement: IoU of detector box and landmark box that counts as agreement.
         min_confirmation: score of the cheap detectors on a followed face's region that counts as agreement.
         min_plausibility: what is acquired must look like a face so much, see ``face_plausibility``.
+        sure_plausibility: what looks like one less than this is looked at once more, in the mirror.
         audit_s: seconds between coarse looks at the whole frame while a face is followed.
         search_s: the same while none is.
         fine_s: seconds between whole-frame looks fine enough for tiny faces and for faces that do not stand upright,
@@ -37,6 +38,7 @@ class FollowConfig:
     min_agreement: float = 0.3
     min_confirmation: float = 0.65
     min_plausibility: float = 0.5
+    sure_plausibility: float = 0.75
     audit_s: float = 0.3
     search_s: float = 0.2
     fine_s: tuple[float, float] = (3.0, 1.0)

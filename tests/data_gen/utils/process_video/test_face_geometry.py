@@ -7,9 +7,11 @@ from data_gen.utils.process_video.face_geometry import (
     landmark_box,
     landmark_boxes,
     moved_like_a_head,
+    steadied,
     yaw_rad,
 )
 from modules.structures.boxes import BoundingBox
+from modules.structures.crops import CropRegion
 from tests.data_gen.utils.process_video.moving_face import face_template
 
 
@@ -46,3 +48,12 @@ def test_yaw_is_the_turn_of_the_line_between_the_sides(degrees):
     points, depth = np.zeros((478, 2)), np.zeros(478)
     points[454, 0], depth[454] = 100 * np.cos(angle), 100 * np.sin(angle)
     assert yaw_rad(points, depth) == pytest.approx(angle)
+
+
+def test_the_square_ignores_jitter_and_follows_motion():
+    jittered = steadied(CropRegion(100, 100, 200), CropRegion(101, 100, 202))
+    assert jittered.center_x == pytest.approx(100.1, abs=0.02)
+    moved = steadied(jittered, CropRegion(140, 100, 200))
+    assert moved.center_x == pytest.approx(140, abs=0.01)
+    turned = steadied(CropRegion(0, 0, 100, 3.1), CropRegion(0, 0, 100, -3.1))
+    assert abs(np.remainder(turned.angle_rad - 3.1, 2 * np.pi)) < 0.1, "the short way round"

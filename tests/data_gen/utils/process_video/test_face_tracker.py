@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from data_gen.utils.process_video.face_geometry import landmark_box
-from data_gen.utils.process_video.face_tracker import FaceTracker, steadied
+from data_gen.utils.process_video.face_tracker import FaceTracker
 from data_gen.utils.process_video.tracker_state import FollowConfig, TrackerState
-from modules.structures.crops import CropRegion
 from tests.data_gen.utils.process_video.moving_face import SquareDetector, SquareLandmarker, box_at, make_frame
 
 
@@ -134,15 +133,6 @@ def test_stopped_and_going_on_it_sees_the_same(stop):
     assert json.dumps(again.state.to_dict()) == json.dumps(whole.state.to_dict())
     assert [s[:3] for s in seen] == [s[:3] for s in expected]
     np.testing.assert_array_equal([s[3] for s in seen], [s[3] for s in expected])
-
-
-def test_the_square_ignores_jitter_and_follows_motion():
-    jittered = steadied(CropRegion(100, 100, 200), CropRegion(101, 100, 202))
-    assert jittered.center_x == pytest.approx(100.1, abs=0.02)
-    moved = steadied(jittered, CropRegion(140, 100, 200))
-    assert moved.center_x == pytest.approx(140, abs=0.01)
-    turned = steadied(CropRegion(0, 0, 100, 3.1), CropRegion(0, 0, 100, -3.1))
-    assert abs(np.remainder(turned.angle_rad - 3.1, 2 * np.pi)) < 0.1, "the short way round"
 
 
 @pytest.mark.parametrize(("score", "stays"), [(0.9, True), (0.3, False)])
