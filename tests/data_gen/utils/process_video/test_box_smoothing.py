@@ -103,12 +103,12 @@ def test_four_filters_equal_one_block(seed, count, missing):
 
 
 def test_a_long_video_fits_in_little_memory():
-    _, seen = walk(noise=1.0, count=9000)
+    _, seen = walk(noise=1.0, count=2000)
     tracemalloc.start()
     smooth_boxes(seen, np.ones(len(seen), dtype=bool))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 9000 * 400, "a few small tables, no covariance of all signals together"
+    assert peak < 2000 * 400, "a few small tables, no covariance of all signals together"
 
 
 def slow_one_euro(values, times, min_cutoff, beta, speed_cutoff):
