@@ -51,6 +51,7 @@ class Stage:
         run: does the work.
         of_face: its result belongs to one face; the others belong to the video and serve all of its faces.
         uses_face_model: another face model makes the result stale.
+        check: refuses what cannot be done before anything is made.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Stage:
     run: Callable[[stages.StageInput], None]
     of_face: bool = True
     uses_face_model: bool = False
+    check: Callable[[VideoWorkspace], None] | None = None
 
 
 TRACKED = ("landmarks", "crop_metadata", "hands")
@@ -76,7 +78,9 @@ STAGES: tuple[Stage, ...] = (
         of_face=False,
         uses_face_model=True,
     ),
-    Stage("landmarks", ("observations", "faces"), ("track", "landmarks"), (), 1, stages.landmarks),
+    Stage(
+        "landmarks", ("observations", "faces"), ("track", "landmarks"), (), 1, stages.landmarks, check=stages.check_face
+    ),
     Stage("crop", ("frame_index", "track", "landmarks"), ("crop_metadata",), ("crop",), 2, stages.crop),
     Stage("hands", ("frame_index", "landmarks", "crop_metadata"), ("hands",), ("hands",), 3, stages.hands),
     Stage("fit", TRACKED, ("coeffs",), ("fit",), 1, stages.fit, uses_face_model=True),
@@ -126,6 +130,8 @@ def run_stages(
         if stage.name not in forced and is_up_to_date(stage, keys[stage.name], manifest, place):
             continue
         _check_inputs(stage, place)
+        if stage.check is not None:
+            stage.check(place)
         was_finished = manifest.pop(stage.name, None) is not None
         _write_manifest(place, video, source_sha256, manifest)
         if was_finished and stage.name in forced:

@@ -118,12 +118,21 @@ def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex) -> tu
         return reader.info.height, reader.info.width
 
 
+def check_face(workspace: VideoWorkspace) -> None:
+    """Refuse a face that the video does not have, before anything is made for it.
+
+    Raises:
+        NoFaceError: there is no such face.
+    """
+    count = len(FaceTable.load(workspace.faces))
+    if workspace.face >= count:
+        raise NoFaceError(f"there is no face {workspace.face}: the video shows {count}, numbered from 0")
+
+
 def landmarks(stage: StageInput) -> None:
     """Gather the landmarks of one face out of the log."""
     workspace = stage.workspace
     table = FaceTable.load(workspace.faces)
-    if workspace.face >= len(table):
-        raise NoFaceError(f"there is no face {workspace.face}: the video shows {len(table)}, numbered from 0")
     segments = ObservationLog(workspace.observations).segments()
     write_landmarks(table, workspace.face, segments, workspace.landmarks)
     table.track_over_video(workspace.face).save(workspace.track)
