@@ -51,6 +51,7 @@ def test_every_face_from_40_px_on_is_found(clip, size_hw, height, shared_clips, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("clip", CLIPS)
-def test_a_face_of_24_px_is_followed(clip, shared_clips, real):
-    video = pasted_video(shared_clips / clip, 24, size_hw=HD, count=32, seed=CLIPS.index(clip))
+@pytest.mark.parametrize("size_hw", [HD, UHD])
+def test_a_face_of_24_px_is_followed(clip, size_hw, shared_clips, real):
+    video = pasted_video(shared_clips / clip, 24, size_hw=size_hw, count=32, seed=CLIPS.index(clip))
     assert (followed(video, real) == FrameStatus.TOO_SMALL).all(), "seen, but too small to be edited"
