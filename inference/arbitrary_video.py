@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -17,16 +16,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.runs.process_video import file_sha256
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
+from inference.face_sheet_picture import write_png
 from inference.frame_editor import FrameEditor, final_alpha
 from inference.identity import Identity, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource, PreparedVideo, prepare_training
 from inference.summary import AreaMeter, FaceSummary, RunSummary
-from modules.commons.errors import ConfigError, OutputError, VideoReadError
+from modules.commons.errors import ConfigError, VideoReadError
+from modules.commons.hashing import file_sha256
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
@@ -135,7 +135,7 @@ def preview_frame(
             frame = editor.edit(frame)[0]
         else:
             logger.warning("face %d passes through: %s", editor.source.face, editor.plan.reasons[wanted])
-    _write_png(job.preview_path, rgb_from_planes(frame))
+    write_png(rgb_from_planes(frame), job.preview_path)
     return job.preview_path
 
 
@@ -315,17 +315,7 @@ class DebugStrips:
         grey = np.repeat(np.round(alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
         strip = np.hstack([rgb_from_planes(before, patch.bounds), rgb_from_planes(after, patch.bounds), grey])
         large = cv2.resize(strip, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-        _write_png(self.folder / f"{before.index:06d}.png", large)
-
-
-def _write_png(path: Path, rgb: NDArray) -> None:
-    done, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise OutputError(f"{path}: the picture cannot be encoded as PNG")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    temporary.write_bytes(data.tobytes())
-    shutil.move(temporary, path)
+        write_png(np.asarray(large, np.uint8), self.folder / f"{before.index:06d}.png")
 
 
 def summarise(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from inference.usable_faces import MAX_RESIDUAL
+from modules.structures.frame_index import shot_ranges
 from modules.structures.motion import MotionSequence
 from modules.structures.spans import FACE_REASONS, Reason, SpanTable, runs_of
 
@@ -167,12 +168,6 @@ def _plan_spans(
         _drop_flashes(reasons[first:stop], times[first:stop], config.fade_s)
     strength = fade_edges(reasons == EDITED, times, config.fade_s, shot_starts)
     return SpanTable(strength, tuple(Reason(reason) for reason in reasons))
-
-
-def shot_ranges(shot_starts: NDArray[np.int64] | None, count: int) -> list[tuple[int, int]]:
-    """Half-open row ranges of the shots among ``count`` rows; None = one shot."""
-    starts = [] if shot_starts is None else [int(start) for start in shot_starts if 0 < start < count]
-    return list(zip([0, *starts], [*starts, count], strict=True)) if count else []
 
 
 def _bridge_holes(reasons: NDArray[np.object_], bridgeable: NDArray[np.bool_]) -> None:

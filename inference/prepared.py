@@ -102,7 +102,7 @@ def open_video(video: Path, progress: Progress) -> PreparedVideo:
         info = reader.info
     sha256 = file_sha256(video)
     workspace = VideoWorkspace(video_id_of(video, sha256))
-    _prepare(video, workspace, "track", progress)
+    _prepare(video, sha256, workspace, "track", progress)
     index, faces = FrameIndex.load(workspace.frame_index), FaceTable.load(workspace.faces)
     return PreparedVideo(video, sha256, workspace, info, index, faces)
 
@@ -114,7 +114,7 @@ def open_face(video: PreparedVideo, face: int, progress: Progress) -> PreparedSo
         GeneFaceError: the face cannot be used.
     """
     workspace = video.workspace.of_face(face)
-    _prepare(video.video, workspace, "fit", progress)
+    _prepare(video.video, video.sha256, workspace, "fit", progress)
     return load_source(video.video, video.sha256, workspace, video.info)
 
 
@@ -152,14 +152,15 @@ def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: Video
 
 def prepare_training(source: PreparedSource, progress: Progress) -> None:
     """Choose and store the frames that this person is learnt from."""
-    _prepare(source.video, source.workspace, STAGES[-1].name, progress)
+    _prepare(source.video, source.sha256, source.workspace, STAGES[-1].name, progress)
 
 
-def _prepare(video: Path, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
+def _prepare(video: Path, sha256: str, workspace: VideoWorkspace, last_stage: str, progress: Progress) -> None:
     """Run the stages up to ``last_stage``; those that are up to date cost nothing."""
     end = [stage.name for stage in STAGES].index(last_stage) + 1
     try:
-        run_stages(STAGES[:end], video, workspace, load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}), progress)
+        config = load_config(DEFAULT_CONFIG, ProcessVideoConfig, {})
+        run_stages(STAGES[:end], video, workspace, config, progress, source_sha256=sha256)
     except (NoFaceError, FitDivergedError) as error:
         raise type(error)(f"{video}: {error}") from error
 

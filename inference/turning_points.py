@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen.utils.process_video.face_geometry import landmark_boxes
 from inference.prepared import PreparedSource
 from inference.timeline import TimeOptions, build_timeline, warn_of_cut_speech
 from modules.structures.frame_index import FrameIndex
@@ -75,16 +76,11 @@ def plan_timeline(source: PreparedSource, index: FrameIndex, options: TimeOption
     if turns is not None and options.length == "pingpong":
         with VideoReader(source.video) as reader:
             frames = frames_between(reader, index.pts, turns.first, turns.last + 1)
-            moving = background_motion(frames, _face_boxes(source)[turns.first : turns.last + 1])
+            shown = source.landmarks.points[turns.first : turns.last + 1, list(FACE_OVAL)]
+            moving = background_motion(frames, landmark_boxes(shown))
         warn_of_backward_motion(turns, clock.times_s, source.occlusion.rows, moving)
     warn_of_cut_speech(timeline, speech_s)
     return timeline
-
-
-def _face_boxes(source: PreparedSource) -> NDArray[np.float64]:
-    """``[T, 4]`` around the face outline, px; NaN without a face."""
-    oval = source.landmarks.points[:, list(FACE_OVAL)].astype(np.float64)
-    return np.concatenate([oval.min(axis=1), oval.max(axis=1)], axis=1)
 
 
 def head_speed(

@@ -27,6 +27,7 @@ if __name__ == "__main__":  # `python data_gen/runs/process_video.py` puts this 
 
 from data_gen.runs import stages
 from data_gen.runs.process_config import ProcessVideoConfig
+from modules.commons import hashing
 from modules.commons.config import load_config
 from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
 from modules.commons.log import configure_logging
@@ -119,9 +120,13 @@ def run_stages(
     progress: Progress,
     *,
     forced: frozenset[str] = frozenset(),
+    source_sha256: str | None = None,
 ) -> list[str]:
-    """Run ``chosen`` (a run of ``STAGES``) where they are out of date or ``forced``; returns the names that ran."""
-    source_sha256 = file_sha256(video)
+    """Run ``chosen`` (a run of ``STAGES``) where they are out of date or ``forced``; returns the names that ran.
+
+    ``source_sha256`` is the video's hash where the caller knows it: hashing hours of video takes its time.
+    """
+    source_sha256 = source_sha256 or file_sha256(video)
     keys = stage_keys(source_sha256, config, FaceModel.load(FACE_MODEL_FILE).version, workspace.face)
     ran: list[str] = []
     for stage in chosen:
@@ -182,19 +187,15 @@ def is_up_to_date(stage: Stage, key: str, manifest: Mapping[str, Any], workspace
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's content, read in pieces.
+    """Hash of a video's content.
 
     Raises:
         VideoReadError: when the file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return hashing.file_sha256(path)
     except OSError as error:
         raise VideoReadError(f"{path}: cannot be read ({error.strerror}); give the path of a video file") from error
-    return digest.hexdigest()
 
 
 def _check_inputs(stage: Stage, workspace: VideoWorkspace) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.structures.frame_index import shot_ranges
 from modules.structures.tracks import FaceTrack
 
 FACES_SCHEMA = "faces/1"
@@ -68,8 +69,7 @@ class FaceTable:
     @property
     def shots(self) -> list[tuple[int, int]]:
         """Half-open frame ranges of the shots."""
-        stops = [*(int(start) for start in self.shot_starts[1:]), len(self.times_s)]
-        return [(int(start), stop) for start, stop in zip(self.shot_starts, stops, strict=True)]
+        return shot_ranges(self.shot_starts, len(self.times_s))
 
     def track_over_video(self, number: int) -> FaceTrack:
         """The track of face ``number`` with one row per frame of the video; NaN boxes and LOST outside its life."""

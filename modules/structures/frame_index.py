@@ -60,3 +60,9 @@ class FrameIndex:
                 raise ValueError(f"{path} does not hold a frame index of schema {INDEX_SCHEMA}")
             numerator, denominator = data["time_base"].tolist()
             return cls(data["pts"], Fraction(numerator, denominator), data["shot_starts"])
+
+
+def shot_ranges(shot_starts: NDArray[np.int64] | None, count: int) -> list[tuple[int, int]]:
+    """Half-open row ranges of the shots among ``count`` rows; None = one shot."""
+    starts = [] if shot_starts is None else [int(start) for start in shot_starts if 0 < start < count]
+    return list(zip([0, *starts], [*starts, count], strict=True)) if count else []

@@ -89,15 +89,6 @@ def read_packets(path: Path) -> Iterator[av.Packet]:
             yield packet
 
 
-def file_sha256(path: Path) -> str:
-    """The hash of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _reordering(pts: list[int]) -> int:
     """How many frames at most are decoded before one that is shown earlier."""
     rank = {time: k for k, time in enumerate(sorted(pts))}

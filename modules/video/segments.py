@@ -24,9 +24,10 @@ import av
 import av.error
 
 from modules.commons.errors import OutputError
+from modules.commons.hashing import file_sha256
 from modules.structures.frames import Frame, VideoInfo
 from modules.video.codecs import Codec, EncodeConfig, codec_for, encodable
-from modules.video.packet_file import PacketFileWriter, WrittenPackets, file_sha256, read_packets
+from modules.video.packet_file import PacketFileWriter, WrittenPackets, read_packets
 from modules.video.passengers import Passengers
 from modules.video.sound import AudioTrack, SoundPlan
 from modules.video.writer import SYNTHESISED, VideoWriter, add_picture, check_frame, open_container

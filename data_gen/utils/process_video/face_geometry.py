@@ -16,7 +16,7 @@ def landmark_box(points: NDArray) -> BoundingBox:
 
 
 def landmark_boxes(points: NDArray) -> NDArray[np.float64]:
-    """Bounding boxes ``[T, 4]`` of landmarks ``[T, 478, 2]``; NaN stays NaN."""
+    """Bounding boxes ``[T, 4]`` of landmarks ``[T, N, 2]``, all or some; NaN stays NaN."""
     return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float64)
 
 

@@ -124,6 +124,8 @@ def _cost(
     if gap <= 0:
         return IMPOSSIBLE
     gap_s = float(times_s[after.first] - times_s[before.last])
+    if gap_s > config.max_gap_s and not alone:
+        return IMPOSSIBLE
     apart = None
     if before.track in looks and after.track in looks:
         apart = colour_distance(looks[before.track], looks[after.track])
