@@ -37,6 +37,8 @@ BLANK_CONTRAST = 12.0
 """Standard deviation of levels under which a picture is as good as blank."""
 REST_S = 1.0
 """After a dissolve was found the rest of it is not a second one."""
+CLOCK_SLACK_S = 1e-6
+"""Differences of times are rounded: 0.6 s - 0.4 s is less than 0.2 s."""
 MEMORY_FRAMES = 512
 """Bounds the memory when time stands still in a broken file."""
 
@@ -136,7 +138,7 @@ class ShotFinder:
 
     def _is_new_shot(self, first: _Seen) -> bool:
         window = self._config.min_shot_s
-        if first.index <= self._shots[-1] or first.time_s - self._shot_s < window:
+        if first.index <= self._shots[-1] or first.time_s - self._shot_s < window - CLOCK_SLACK_S:
             return False
         near = [seen for seen in self._memory if self._near(seen, first, window) and not self._is_faded_out(seen)]
         before = [_structure(seen.picture) for seen in near if seen.index < first.index]
