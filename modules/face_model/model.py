@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modules.commons.errors import CheckpointError
+from modules.face_model.fitting import ExpressionPrior, LandmarkRows, OutlineSlide
 from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE
 
 FACE_MODEL_SCHEMA = "face-model/1"
@@ -57,6 +58,9 @@ class FaceModel:
         inner_lip, outer_lip: int64 ``[R]`` vertex ids of the closed loops where the lips touch and of the vermilion
             border: upper middle → subject's left corner → lower middle → right corner.
         mirror: int64 ``[V]`` counterpart of each vertex across x = 0. landmark_mirror: int64 ``[478]`` likewise.
+        outline_slide: how the landmarks of ``FACE_OVAL`` move over the head when it turns.
+        score_gain, score_offset: ``[E]``, what MediaPipe's score of a unit says of its coefficient.
+        expression_std: ``[E]``, spread of the coefficients around that.
     """
 
     version: str
@@ -74,6 +78,10 @@ class FaceModel:
     outer_lip: Tensor
     mirror: Tensor
     landmark_mirror: Tensor
+    outline_slide: OutlineSlide
+    score_gain: Tensor
+    score_offset: Tensor
+    expression_std: Tensor
 
     def __repr__(self) -> str:
         return (
@@ -125,6 +133,24 @@ class FaceModel:
         moved = expression @ self._at_landmarks(self.expression_basis).flatten(0, 1).T
         return neutral + moved.unflatten(-1, (N_MEDIAPIPE, 3))
 
+    def landmark_rows(self) -> LandmarkRows:
+        """The model at its 478 landmarks."""
+        return LandmarkRows(
+            mean=self._at_landmarks(self.mean),
+            identity=self._at_landmarks(self.identity_basis),
+            expression=self._at_landmarks(self.expression_basis),
+            slide=self.outline_slide,
+        )
+
+    def expression_prior(self) -> ExpressionPrior:
+        """Expressions near MediaPipe's own scores, softly within 0..1."""
+        from_scores = torch.zeros(self.n_expression, len(MEDIAPIPE_BLENDSHAPES))
+        for unit, name in enumerate(self.expression_names):
+            if name in MEDIAPIPE_BLENDSHAPES:
+                from_scores[unit, MEDIAPIPE_BLENDSHAPES.index(name)] = self.score_gain[unit]
+        bounds = torch.zeros_like(self.score_offset), torch.ones_like(self.score_offset)
+        return ExpressionPrior(from_scores.to(self.device), self.score_offset, self.expression_std, *bounds)
+
     def _at_landmarks(self, values: Tensor) -> Tensor:
         """Anchor per-vertex values ``[V, ...]`` at the landmarks: ``[478, ...]``."""
         weights = self.landmark_weights.reshape(N_MEDIAPIPE, 3, *[1] * (values.ndim - 1))
@@ -140,7 +166,7 @@ class FaceModel:
 
     def to(self, device: torch.device | str) -> FaceModel:
         """The model with its tensors on ``device``."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type == "Tensor"}
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type in ("Tensor", "OutlineSlide")}
         return replace(self, **moved, region_weights={k: v.to(device) for k, v in self.region_weights.items()})
 
     @classmethod
@@ -217,4 +243,16 @@ def from_arrays(arrays: Mapping[str, NDArray], *, version: str) -> FaceModel:
         outer_lip=whole("outer_lip"),
         mirror=whole("mirror"),
         landmark_mirror=whole("landmark_mirror"),
+        **_calibration(arrays),
     )
+
+
+def _calibration(arrays: Mapping[str, NDArray]) -> dict[str, Any]:
+    """What real and painted faces taught; files of schema 1 do not know it yet."""
+    if "outline_yaw" not in arrays:
+        units = len(arrays["expression_names"])
+        neutral = {"score_gain": torch.ones(units), "score_offset": torch.zeros(units)}
+        return {**neutral, "expression_std": torch.full((units,), 0.3), "outline_slide": OutlineSlide.none()}
+    names = ("score_gain", "score_offset", "expression_std", "outline_yaw", "outline_slide")
+    real = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
+    return {**real, "outline_slide": OutlineSlide(real.pop("outline_yaw"), real["outline_slide"])}

@@ -10,7 +10,23 @@ from numpy.typing import NDArray
 
 from modules.structures.cameras import CameraIntrinsics
 
-COEFFS_SCHEMA = "face-coeffs/1"
+COEFFS_SCHEMA = "face-coeffs/2"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedPerson:
+    """What stays the same of a person over a clip.
+
+    Attributes:
+        identity: ``[I]``.
+        camera: intrinsics of the whole frame.
+        correction: ``[I, E]``, how much of each identity direction an expression unit brings along in this person:
+            its column is added to the unit as ``identity_basis · column``; None = the model's own units.
+    """
+
+    identity: NDArray[np.float32]
+    camera: CameraIntrinsics
+    correction: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +42,7 @@ class FaceModelCoeffs:
         residual: ``[T]`` mean landmark error, fraction of the inter-ocular distance (NaN where not valid).
         camera: intrinsics of the whole frame (principal point at the frame's centre).
         face_model_version: version of the model the coefficients belong to.
+        correction: ``[I, E]`` of the person's expression units, see ``FittedPerson``; None = none.
     """
 
     identity: NDArray[np.float32]
@@ -36,15 +53,24 @@ class FaceModelCoeffs:
     residual: NDArray[np.float32]
     camera: CameraIntrinsics
     face_model_version: str
+    correction: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.valid)
         shapes = (self.expression.shape[0], self.euler.shape, self.translation.shape, self.residual.shape)
         if shapes != (count, (count, 3), (count, 3), (count,)) or self.identity.ndim != 1:
             raise ValueError(f"coefficient arrays disagree: {count} frames, got {shapes}")
+        wanted = (len(self.identity), self.expression.shape[1])
+        if self.correction is not None and self.correction.shape != wanted:
+            raise ValueError(f"a correction of these units must be {wanted}, got {self.correction.shape}")
 
     def __len__(self) -> int:
         return len(self.valid)
+
+    @property
+    def person(self) -> FittedPerson:
+        """What stays the same over the clip."""
+        return FittedPerson(self.identity, self.camera, self.correction)
 
     def save(self, path: Path) -> None:
         """Write ``.npz`` without pickle through a temporary name."""
@@ -60,6 +86,7 @@ class FaceModelCoeffs:
             residual=self.residual,
             camera=self.camera.as_array(),
             face_model_version=np.array(self.face_model_version),
+            correction=np.zeros((0, 0), np.float32) if self.correction is None else self.correction,
         )
         temporary.replace(path)
 
@@ -82,4 +109,5 @@ class FaceModelCoeffs:
                 residual=data["residual"],
                 camera=CameraIntrinsics.from_array(data["camera"]),
                 face_model_version=str(data["face_model_version"]),
+                correction=data["correction"] if data["correction"].size else None,
             )
