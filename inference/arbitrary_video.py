@@ -20,7 +20,7 @@ from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
 from inference.face_sheet_picture import write_png
 from inference.frame_editor import FrameEditor, final_alpha
-from inference.identity import Identity, find_identity, train_identity, training_config
+from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource, PreparedVideo, prepare_training
@@ -82,12 +82,14 @@ class EditRecord:
 
 def find_or_train_identity(job: PersonOptions, source: PreparedSource, progress: Progress) -> Identity:
     """The checkpoint the job names, else the one made from this very face of the video, else a new one."""
-    if job.head_ckpt is not None:
-        return Identity(job.head_ckpt, trained_now=False)
     workspace = source.workspace
+    correction = source.coeffs.correction
+    if job.head_ckpt is not None:
+        check_own_correction(job.head_ckpt, source.sha256, workspace.face, correction)
+        return Identity(job.head_ckpt, trained_now=False)
     chosen = (workspace.video_id, job.config, job.device, workspace.data_root, workspace.face)
     wanted = training_config(*chosen) if job.config else None
-    found = find_identity(source.sha256, source.face_model.version, wanted, workspace.face)
+    found = find_identity(source.sha256, source.face_model.version, wanted, workspace.face, correction=correction)
     if found is not None:
         return Identity(found, trained_now=False)
     prepare_training(source, progress)

@@ -229,7 +229,7 @@ def _fit(scene: Scene, settings: ProcessVideoConfig) -> Stage:
     camera = source.coeffs.camera
 
     def load() -> Run:
-        return lambda: fit_3dmm(landmarks, camera, source.face_model, settings.fit, weights)
+        return lambda: fit_3dmm(landmarks, camera, source.face_model.corrected(None), settings.fit, weights)
 
     return Stage("fit", CPU, len(scene.frames), "identity once, pose and expression of each frame", load)
 

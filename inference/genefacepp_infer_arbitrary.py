@@ -24,11 +24,20 @@ from inference.evaluation.results import masks_of_report, report_result
 from inference.face_choice import add_face_arguments, parse_face
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
+from inference.motion_export import (
+    MotionJob,
+    add_export_arguments,
+    check_one_face,
+    export_motion,
+    motion_job,
+    rendered_face_motion,
+    write_motion,
+)
 from inference.prepared import open_video
 from inference.summary import collected_warnings
 from inference.timeline import add_time_arguments
 from modules.commons.checkpoint import load_checkpoint
-from modules.commons.errors import GeneFaceError
+from modules.commons.errors import ConfigError, GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent
 from modules.face_model.model import REGIONS
@@ -73,6 +82,8 @@ class GeneFace2InferArbitrary:
         with timer.stage("prepare"):
             video = open_video(job.src_video, self.progress)
             casts = cast_faces(job, video, self.progress)
+        if job.exports_motion:
+            check_one_face([cast.source.face for cast in casts])
         timeline = plan_job_timeline(job, video, casts, heard)
         with timer.stage("identity"):
             performances = rehearse(job, video, casts, heard, timeline, self.progress)
@@ -82,6 +93,9 @@ class GeneFace2InferArbitrary:
         masks = job.save_masks or (job.report and masks_of_report(job.report))
         with timer.stage("edit"):
             record = edit_video(replace(job, save_masks=masks), video, timeline, performances, self.progress)
+        if job.exports_motion:
+            with timer.stage("export"):
+                write_motion(rendered_face_motion(performances[0], timeline), job.export_arkit, job.export_npz)
         summary = summarise(job, video, performances, record, timer.seconds, warnings)
         summary.write(job.summary_path)
         if job.report is not None:
@@ -110,7 +124,7 @@ def check_inputs(job: ArbitraryJob) -> None:
 def make_parser() -> CommandParser:
     """The flags of the command."""
     parser = CommandParser(description="Lip-sync any video with a face.", allow_abbrev=False)
-    parser.add_argument("--src_video", type=Path, required=True, help="the video to edit: any size, rate, container")
+    parser.add_argument("--src_video", type=Path, help="the video to edit: any size, rate, container")
     parser.add_argument(
         "--drv_aud", action="append", metavar="[FACE=]FILE",
         help="new speech: any sound or video file; with a face's number, for that face (may be given again)",
@@ -118,6 +132,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--out_name", type=Path, help="the result (.mp4, .mov or .mkv)")
     add_face_arguments(parser)
     add_time_arguments(parser)
+    add_export_arguments(parser)
     add_shared_arguments(parser)
     parser.add_argument("--fade_s", type=float, default=0.16, help="seconds over which edits fade in and out")
     parser.add_argument("--keep_audio", action="store_true", help="also carry the source's own sound tracks")
@@ -133,12 +148,23 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob | FaceList:
-    """The command line as a job."""
-    values = vars(make_parser().parse_args(argv))
+def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob | FaceList | MotionJob:
+    """The command line as a job.
+
+    Raises:
+        GeneFaceError: it makes no sense.
+    """
+    parser = make_parser()
+    values = vars(parser.parse_args(argv))
+    motion = motion_job(values, vars(parser.parse_args([])))
+    if motion is not None:
+        return motion
+    if values["src_video"] is None:
+        raise ConfigError("--src_video is missing: name the video to work on; --help lists every flag")
     sheet = values.pop("list_faces")
     if sheet is not None:
         return FaceList(values["src_video"], sheet, parse_face(values["face"], values["face_at"]))
+    del values["export_fps"]
     return ArbitraryJob.from_mapping(values)
 
 
@@ -149,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         job = parse_arguments(argv)
         if isinstance(job, FaceList):
             result = draw_face_list(job, ConsoleProgress())
+        elif isinstance(job, MotionJob):
+            result = export_motion(job, ConsoleProgress())
         else:
             result = GeneFace2InferArbitrary(ConsoleProgress()).infer_once_arbitrary(job)
     except GeneFaceError as error:

@@ -7,11 +7,15 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modules.commons.checkpoint import is_checkpoint
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.commons.checkpoint import is_checkpoint, load_checkpoint
 from modules.commons.device import pick_device
 from modules.commons.errors import CheckpointError, ConfigError
 from modules.commons.progress import Progress
 from modules.commons.workspace import EGS, IDENTITIES
+from modules.face_model.correction import same_correction
 from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.radnerfs.radnerf import train
 
@@ -37,8 +41,13 @@ def find_identity(
     config: RADNeRFTaskConfig | None = None,
     face: int = 0,
     folder: Path = IDENTITIES,
+    *,
+    correction: NDArray[np.float32] | None = None,
 ) -> Path | None:
     """The checkpoint below ``folder`` that was trained on this very video with this face model, if there is one.
+
+    One that was trained on a fit with another correction of the expression units knows another mouth and is passed
+    over.
 
     Args:
         source_sha256: of the video.
@@ -46,6 +55,7 @@ def find_identity(
         config: only one that was trained with exactly this; None takes any.
         face: number of the face in the video.
         folder: of all identities.
+        correction: ``[I, E]`` that the video is fitted with; None = none.
 
     Raises:
         CheckpointError: a checkpoint there is corrupt.
@@ -63,9 +73,37 @@ def find_identity(
             and extra.get("face", 0) == face
             and record.get("face_model_version") == face_model_version
         )
-        if is_this_person and (config is None or was_trained_with(candidate, config)):
+        if not is_this_person or (config is not None and not was_trained_with(candidate, config)):
+            continue
+        if has_correction(candidate, correction):
             return candidate
     return None
+
+
+def has_correction(checkpoint: Path, correction: NDArray[np.float32] | None) -> bool:
+    """Whether a person was trained with this correction ``[I, E]`` of the expression units; None = none.
+
+    Raises:
+        CheckpointError: the checkpoint is corrupt.
+    """
+    return same_correction(load_checkpoint(checkpoint, parts={"model"}).model.get("correction"), correction)
+
+
+def check_own_correction(
+    checkpoint: Path, source_sha256: str, face: int, correction: NDArray[np.float32] | None
+) -> None:
+    """Refuse a person of this very face whose fit had another correction; on other faces any person can be shown.
+
+    Raises:
+        CheckpointError: it is such a person, or corrupt.
+    """
+    extra = load_checkpoint(checkpoint, parts=()).extra
+    of_this_face = extra.get("source_sha256") == source_sha256 and extra.get("face", 0) == face
+    if of_this_face and not has_correction(checkpoint, correction):
+        raise CheckpointError(
+            f"{checkpoint} was trained with another correction of the expression units than its clip is now prepared "
+            "with; prepare the clip with fit.correct_expression as then, or train the person again"
+        )
 
 
 def was_trained_with(checkpoint: Path, config: RADNeRFTaskConfig) -> bool:

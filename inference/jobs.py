@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_type
 
 from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
 from inference.face_compositor import BlendMode
-from inference.output_checks import check_container, check_folder, check_output
+from inference.output_checks import check_container, check_folder, check_motion_outputs, check_output
 from inference.timeline import TimeOptions, length_mode
 from modules.commons.device import DeviceName
 from modules.commons.errors import AudioReadError, CheckpointError, ConfigError, OutputError, VideoReadError
@@ -86,6 +86,7 @@ class ArbitraryJob:
         crf: x264 quality of the result. lossless: exact samples instead.
         debug: also write strips source | result | alpha.
         report: folder for a report of how good the result is.
+        export_arkit, export_npz: where the facial motion of the result goes, see ``inference.motion_export``.
     """
 
     src_video: Path
@@ -112,6 +113,8 @@ class ArbitraryJob:
     lossless: bool = False
     debug: bool = False
     report: Path | None = None
+    export_arkit: Path | None = None
+    export_npz: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.src_video.is_file():
@@ -130,9 +133,17 @@ class ArbitraryJob:
         if self.report is not None:
             check_folder(self.report)
             _check_comparable(self.times)
+        check_motion_outputs(self.export_arkit, self.export_npz, inputs=(self.src_video, *self.drv_aud.paths))
         _check_range("--crf", self.crf, 0, 51)
         if self.preview is not None and self.preview < 0:
             raise ConfigError(f"--preview {self.preview}: frame numbers start at 0")
+        if self.preview is not None and self.exports_motion:
+            raise ConfigError("--preview writes one picture and no motion; leave out either it or the export")
+
+    @property
+    def exports_motion(self) -> bool:
+        """Whether the facial motion of the result is written too."""
+        return self.export_arkit is not None or self.export_npz is not None
 
     @property
     def summary_path(self) -> Path:
@@ -317,11 +328,21 @@ def _check_speech(job: ArbitraryJob | ClassicJob) -> None:
     for path in (job.drv_aud,) if isinstance(job.drv_aud, Path) else job.drv_aud.paths:
         if not path.is_file():
             raise AudioReadError(f"{path}: there is no such sound file; check --drv_aud")
-    _check_checkpoints(job.a2m_ckpt, job.head_ckpt)
+    check_speech_options(job)
+    _check_checkpoints(job.head_ckpt)
     _check_range("--lle_percent", job.lle_percent, 0.0, 1.0)
-    _check_range("--mouth_amp", job.mouth_amp, 0.0, 3.0)
-    _check_range("--temperature", job.temperature, 0.0, 2.0)
     _check_range("--raymarching_end_threshold", job.raymarching_end_threshold, 0.0, 1.0)
+
+
+def check_speech_options(options: SpeechOptions) -> None:
+    """Refuse options that no speech can be turned into motion with.
+
+    Raises:
+        CheckpointError, ConfigError: the checkpoint is not there, a number is out of range.
+    """
+    _check_checkpoints(options.a2m_ckpt)
+    _check_range("--mouth_amp", options.mouth_amp, 0.0, 3.0)
+    _check_range("--temperature", options.temperature, 0.0, 2.0)
 
 
 def _check_comparable(times: TimeOptions) -> None:

@@ -62,3 +62,22 @@ def check_container(output: Path) -> None:
     """
     if output.suffix.lower() not in VIDEO_SUFFIXES:
         raise OutputError(f"{output}: no supported container; let the name end in .mp4, .mov or .mkv")
+
+
+def check_motion_outputs(arkit: Path | None, npz: Path | None, inputs: tuple[Path, ...]) -> None:
+    """Refuse files of facial motion that are inputs, have another suffix, or cannot be written.
+
+    Args:
+        arkit: what ``--export_arkit`` named; None = not asked for.
+        npz: what ``--export_npz`` named, likewise.
+        inputs: what must not be overwritten.
+
+    Raises:
+        OutputError: with one sentence that names the path.
+    """
+    for flag, path, suffix in (("--export_arkit", arkit, ".csv"), ("--export_npz", npz, ".npz")):
+        if path is None:
+            continue
+        check_output(path, inputs, flag=flag, example=f"motion{suffix}")
+        if path.suffix.lower() != suffix:
+            raise OutputError(f"{path}: {flag} writes a {suffix} file; let the name end in {suffix}")

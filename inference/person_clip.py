@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from data_gen.runs.process_video import file_sha256
 from data_gen.utils.process_video.crop_utils import extract_face_crops
+from inference.identity import check_own_correction
 from inference.jobs import parse_drv_pose
 from inference.prepared import PreparedSource, load_source
 from modules.commons.checkpoint import load_checkpoint
@@ -71,6 +72,7 @@ def open_person_clip(checkpoint_dir: Path) -> PreparedSource:
         raise CheckpointError(f"{who}, but its tables cannot be used ({error}); {remedy}") from error
     if source.coeffs.face_model_version != source.face_model.version or len(source.coeffs) != len(source):
         raise CheckpointError(f"{who}, but it was prepared with another face model; {remedy}")
+    check_own_correction(checkpoint_dir, sha256, config.face, source.coeffs.correction)
     return source
 
 

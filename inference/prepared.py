@@ -17,7 +17,7 @@ from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run
 from data_gen.utils.process_video.crop_utils import load_crop_metadata
 from inference.usable_faces import FaceEvidence
 from modules.commons.config import load_config
-from modules.commons.errors import FitDivergedError, NoFaceError
+from modules.commons.errors import FitDivergedError, ModelFileError, NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.model import FaceModel
@@ -55,6 +55,7 @@ class PreparedSource:
     """One face of a video and all that was measured of it; one row of each table per frame.
 
     Attributes:
+        face_model: this person's, with the correction that the coefficients were fitted with.
         status: uint8 ``[T]`` of ``FrameStatus``, how the face was followed; None where only the fit is known.
         shot_starts: int64, ascending, 0 first: the frames that begin a shot; None = one shot.
     """
@@ -131,9 +132,15 @@ def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: Video
     """The tables that preparing a face of ``video`` left in ``workspace``.
 
     Raises:
-        ConfigError, ValueError, OSError: a table is missing or is something else.
+        GeneFaceError, ValueError, OSError: a table is missing or is something else.
     """
     index = FrameIndex.load(workspace.frame_index)
+    coeffs, model = FaceModelCoeffs.load(workspace.coeffs), FaceModel.load(FACE_MODEL_FILE)
+    if coeffs.face_model_version != model.version:
+        raise ModelFileError(
+            f"{video} was fitted with the face model {coeffs.face_model_version}, but {model.version} is in use; heads "
+            "are rendered with the embedded one: set face_model: embedded in egs/egs_bases/process_video/base.yaml"
+        )
     return PreparedSource(
         video=video,
         sha256=sha256,
@@ -141,10 +148,10 @@ def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: Video
         info=info,
         times_s=index.times_s,
         landmarks=Landmarks2D.load(workspace.landmarks),
-        coeffs=FaceModelCoeffs.load(workspace.coeffs),
+        coeffs=coeffs,
         crops=load_crop_metadata(workspace.crop_metadata),
         occlusion=OcclusionTable.load(workspace.hands),
-        face_model=FaceModel.load(FACE_MODEL_FILE),
+        face_model=model.corrected(coeffs.correction),
         status=FaceTrack.load(workspace.track).status,
         shot_starts=index.shot_starts,
     )

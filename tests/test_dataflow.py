@@ -193,6 +193,8 @@ CHANGES = {
 
 def reconfigured(section):
     config = ProcessVideoConfig()
+    if section == "face_model":
+        return replace(config, face_model="bfm2009")
     part = getattr(config, section)
     change = CHANGES[section] or {
         next(name for name in part.__slots__ if isinstance(getattr(part, name), float)): 0.123
@@ -211,6 +213,12 @@ def test_another_face_model_makes_stale_what_is_measured_with_it():
     users = [stage.name for stage in STAGES if stage.uses_face_model]
     assert {"fit", "binarize"} <= set(users)
     assert changed(keys(), keys(version="model/2")) == after(*users)
+
+
+def test_another_fitted_model_makes_stale_what_is_fitted_and_leaves_the_tracks_alone():
+    embedded, fitted = keys(), stage_keys("hash", ProcessVideoConfig(), "model/1", 0, "bfm/1")
+    assert changed(embedded, fitted) == after("fit")
+    assert changed(fitted, stage_keys("hash", ProcessVideoConfig(), "model/1", 0, "bfm/2")) == after("fit")
 
 
 def test_keys_of_the_faces_differ_where_their_work_does():

@@ -83,12 +83,14 @@ def binarize(
 
     Raises:
         NoFaceError: when fewer than two frames can be trained on.
+        CheckpointError: the person's correction does not belong to the face model.
     """
     landmarks = Landmarks2D.load(workspace.landmarks)
     metadata = load_crop_metadata(workspace.crop_metadata)
     occlusion = OcclusionTable.load(workspace.hands)
     coeffs = FaceModelCoeffs.load(workspace.coeffs)
-    condition = condition_from_expression(face_model, coeffs.identity, coeffs.expression)
+    model = face_model.corrected(coeffs.correction)
+    condition = condition_from_expression(model, coeffs.identity, coeffs.expression)
     usable = usable_frames(landmarks, occlusion, coeffs, config)
     into = into or workspace
     split = split or last_eleventh(len(usable))

@@ -12,6 +12,7 @@ from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
 from data_gen.utils.process_video.person_linking import LinkConfig
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 from data_gen.utils.process_video.tracker_state import FollowConfig
+from modules.face_model.choice import FaceModelName
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,15 @@ class HandsConfig:
 
 @dataclass(frozen=True, slots=True)
 class ProcessVideoConfig:
-    """Settings of every stage of ``data_gen/runs/process_video.py``."""
+    """Settings of every stage of ``data_gen/runs/process_video.py``.
+
+    Attributes:
+        face_model: what is fitted: 'embedded', or 'bfm2009' when its files are there; only the first can be trained
+            and rendered with.
+    """
 
     task: Literal["process_video"] = "process_video"
+    face_model: FaceModelName = "embedded"
     shots: ShotConfig = field(default_factory=ShotConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)

@@ -33,6 +33,7 @@ from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, VideoWorkspace
+from modules.face_model.choice import load_face_model
 from modules.face_model.model import FaceModel
 
 DEFAULT_CONFIG = EGS / "egs_bases" / "process_video" / "base.yaml"
@@ -74,25 +75,26 @@ STAGES: tuple[Stage, ...] = (
         ("frame_index",),
         ("observations", "faces"),
         ("detect",),
-        4,
+        5,
         stages.track,
         of_face=False,
         uses_face_model=True,
     ),
     Stage(
-        "landmarks", ("observations", "faces"), ("track", "landmarks"), (), 1, stages.landmarks, check=stages.check_face
+        "landmarks", ("observations", "faces"), ("track", "landmarks"), (), 2, stages.landmarks, check=stages.check_face
     ),
     Stage("crop", ("frame_index", "track", "landmarks"), ("crop_metadata",), ("crop",), 2, stages.crop),
     Stage("hands", ("frame_index", "landmarks", "crop_metadata"), ("hands",), ("hands",), 3, stages.hands),
-    Stage("fit", TRACKED, ("coeffs",), ("fit",), 1, stages.fit, uses_face_model=True),
+    Stage("fit", ("frame_index", *TRACKED), ("coeffs",), ("fit", "face_model"), 2, stages.fit, uses_face_model=True),
     Stage(
         "binarize",
         (*TRACKED, "coeffs"),
         ("dataset", "crops"),
         ("binarizer",),
-        1,
+        2,
         stages.binarize_clip,
         uses_face_model=True,
+        check=stages.check_fitted_model,
     ),
 )
 
@@ -127,7 +129,8 @@ def run_stages(
     ``source_sha256`` is the video's hash where the caller knows it: hashing hours of video takes its time.
     """
     source_sha256 = source_sha256 or file_sha256(video)
-    keys = stage_keys(source_sha256, config, FaceModel.load(FACE_MODEL_FILE).version, workspace.face)
+    embedded, fitted = _model_versions(config)
+    keys = stage_keys(source_sha256, config, embedded, workspace.face, fitted)
     ran: list[str] = []
     for stage in chosen:
         place = workspace if stage.of_face else workspace.of_video
@@ -160,24 +163,38 @@ def _drop_pieces(stage: Stage, workspace: VideoWorkspace) -> None:
 
 
 def stage_keys(
-    source_sha256: str, config: ProcessVideoConfig, face_model_version: str, face: int = 0
+    source_sha256: str,
+    config: ProcessVideoConfig,
+    face_model_version: str,
+    face: int = 0,
+    fitted_version: str | None = None,
 ) -> dict[str, str]:
-    """A hash per stage of all that its result depends on, earlier stages included."""
+    """A hash per stage of all that its result depends on, earlier stages included.
+
+    ``fitted_version`` is that of the model which ``config.face_model`` names, where it is not the embedded one.
+    """
     sections = asdict(config)
     producers: dict[str, str] = {}
     keys: dict[str, str] = {}
     for stage in STAGES:
+        version = (fitted_version if "face_model" in stage.config else None) or face_model_version
         depends = {
             "source": source_sha256,
             "schema": stage.schema,
             "config": {name: sections[name] for name in stage.config},
             "inputs": {name: producers[name] for name in stage.reads},
-            "face_model": face_model_version if stage.uses_face_model else "",
+            "face_model": version if stage.uses_face_model else "",
             "face": face if stage.of_face else None,
         }
         keys[stage.name] = hashlib.sha256(json.dumps(depends, sort_keys=True, default=str).encode()).hexdigest()
         producers |= dict.fromkeys(stage.writes, keys[stage.name])
     return keys
+
+
+def _model_versions(config: ProcessVideoConfig) -> tuple[str, str]:
+    """Versions of the embedded model, which finding faces needs whatever is fitted, and of the one to be fitted."""
+    embedded = FaceModel.load(FACE_MODEL_FILE).version
+    return embedded, embedded if config.face_model == "embedded" else load_face_model(config.face_model).version
 
 
 def is_up_to_date(stage: Stage, key: str, manifest: Mapping[str, Any], workspace: VideoWorkspace) -> bool:

@@ -19,6 +19,7 @@ from data_gen.utils.process_video.face_detector import FaceDetector
 from data_gen.utils.process_video.face_table import build_face_table, gather_looks, gather_sights
 from data_gen.utils.process_video.face_tracker import FaceTracker
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm_for_a_video
+from data_gen.utils.process_video.fit_bfm import fit_bfm_for_a_video
 from data_gen.utils.process_video.landmark_track import check_faces, write_landmarks
 from data_gen.utils.process_video.look_taker import build_look_taker
 from data_gen.utils.process_video.observation_log import ObservationLog
@@ -29,11 +30,14 @@ from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
 from data_gen.utils.process_video.stable_crop import CropTables, small_face_note, stable_crop
 from data_gen.utils.process_video.tracker_state import Sighting
-from modules.commons.errors import NoFaceError
+from modules.commons.errors import ConfigError, NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
+from modules.face_model.bfm import BFM_VERSION_PREFIX, BfmModel
+from modules.face_model.choice import load_face_model
 from modules.face_model.model import FaceModel
 from modules.structures.crops import CropMetadata
+from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.faces import FaceTable
 from modules.structures.frame_index import FrameIndex
 from modules.structures.frames import Frame
@@ -190,8 +194,26 @@ def hands(stage: StageInput) -> None:
 def fit(stage: StageInput) -> None:
     """Fit the face model to the landmarks."""
     stage.progress("fit", 0, 1)
-    fit_3dmm_for_a_video(stage.workspace, FaceModel.load(FACE_MODEL_FILE), stage.config.fit)
+    model = load_face_model(stage.config.face_model)
+    if isinstance(model, BfmModel):
+        fit_bfm_for_a_video(stage.workspace, model, stage.config.fit)
+    else:
+        fit_3dmm_for_a_video(stage.workspace, model, stage.config.fit)
     stage.progress("fit", 1, 1)
+
+
+def check_fitted_model(workspace: VideoWorkspace) -> None:
+    """Refuse coefficients of a model that has no mesh with regions, before anything is made of them.
+
+    Raises:
+        ConfigError: the clip was fitted with BFM2009.
+    """
+    version = FaceModelCoeffs.load(workspace.coeffs).face_model_version
+    if version.startswith(BFM_VERSION_PREFIX):
+        raise ConfigError(
+            f"{workspace.coeffs} was fitted with BFM2009 ({version}), which cannot be trained or rendered with yet; "
+            "its coefficients are finished, and for a face of your own set face_model to embedded"
+        )
 
 
 def binarize_clip(stage: StageInput) -> None:

@@ -17,7 +17,7 @@ from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import DEFAULT_CONFIG
 from inference.arbitrary_video import find_or_train_identity
-from inference.identity import train_identity, was_trained_with
+from inference.identity import has_correction, train_identity, was_trained_with
 from inference.jobs import PersonOptions
 from inference.prepared import PreparedSource, prepare_training
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint
@@ -25,6 +25,7 @@ from modules.commons.config import load_config
 from modules.commons.errors import CheckpointError
 from modules.commons.progress import Progress
 from modules.commons.workspace import VideoWorkspace
+from modules.face_model.correction import same_correction
 from modules.structures.dataset import NeRFDataset, Split, block_folds, last_eleventh
 from tasks.configs import RADNeRFTaskConfig, load_any
 
@@ -100,6 +101,7 @@ def _fold_dataset(workspace: VideoWorkspace, split: Split, source: PreparedSourc
         dataset = NeRFDataset.load(workspace.dataset)
         is_current = dataset.source_sha256 == source.sha256 and len(dataset.coeffs) == len(source)
         same_fit = is_current and np.array_equal(dataset.coeffs.expression, source.coeffs.expression)
+        same_fit = same_fit and same_correction(dataset.coeffs.correction, source.coeffs.correction)
         if same_fit and split.is_train[dataset.rows].all():
             return dataset
     chosen = load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}).binarizer
@@ -112,7 +114,8 @@ def _fold_dataset(workspace: VideoWorkspace, split: Split, source: PreparedSourc
 def _is_of(checkpoint: Path, source: PreparedSource) -> bool:
     record = load_checkpoint(checkpoint, parts=())
     version = source.face_model.version
-    return record.extra.get("source_sha256") == source.sha256 and record.face_model_version == version
+    same_clip = record.extra.get("source_sha256") == source.sha256 and record.face_model_version == version
+    return same_clip and has_correction(checkpoint, source.coeffs.correction)
 
 
 def _check_person(checkpoint: Path, source: PreparedSource) -> None:

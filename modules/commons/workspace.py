@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ROOT / "checkpoints"
 EGS = ROOT / "egs"
 FACE_MODEL_FILE = CHECKPOINTS / "face_model" / "face_model.npz"
+BFM2009_DIR = CHECKPOINTS / "bfm2009"
 AUDIO2MOTION_DIR = CHECKPOINTS / "audio2motion"
 MEDIAPIPE_DIR = CHECKPOINTS / "mediapipe"
 CENTERFACE_FILE = CHECKPOINTS / "centerface" / "centerface.onnx"

@@ -44,12 +44,20 @@ class LandmarkRows:
     Attributes:
         mean: ``[K, 3]``. identity: ``[K, 3, I]``. expression: ``[K, 3, E]``.
         slide: of the points of ``FACE_OVAL``.
+        usable: bool ``[K]``, False where the model has no counterpart of a point, which then weighs 0 in every fit;
+            None = the model has them all.
     """
 
     mean: Tensor
     identity: Tensor
     expression: Tensor
     slide: OutlineSlide
+    usable: Tensor | None = None
+
+    @property
+    def weights(self) -> Tensor:
+        """What each point weighs at most: ``[K]``, 1 where it is usable, else 0."""
+        return self.mean.new_ones(len(self.mean)) if self.usable is None else self.usable.to(self.mean)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

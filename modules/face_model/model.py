@@ -61,6 +61,7 @@ class FaceModel:
         outline_slide: how the landmarks of ``FACE_OVAL`` move over the head when it turns.
         score_gain, score_offset: ``[E]``, what MediaPipe's score of a unit says of its coefficient.
         expression_std: ``[E]``, spread of the coefficients around that.
+        correction: ``[I, E]`` of one person that ``expression_basis`` already holds, see ``corrected``; None = none.
     """
 
     version: str
@@ -82,6 +83,7 @@ class FaceModel:
     score_gain: Tensor
     score_offset: Tensor
     expression_std: Tensor
+    correction: Tensor | None = None
 
     def __repr__(self) -> str:
         return (
@@ -156,6 +158,32 @@ class FaceModel:
         weights = self.landmark_weights.reshape(N_MEDIAPIPE, 3, *[1] * (values.ndim - 1))
         return (values[self.landmark_triangles] * weights).sum(dim=1)
 
+    def corrected(self, correction: NDArray | Tensor | None) -> FaceModel:
+        """The model with one person's expression units: ``expression_basis + identity_basis · correction``.
+
+        Correcting replaces a correction that the model has, so doing it twice is doing it once; the version stays.
+
+        Args:
+            correction: ``[I, E]``, see ``FittedPerson``; None = the model's own units.
+
+        Returns:
+            ``self`` where nothing changes.
+
+        Raises:
+            CheckpointError: the correction has another shape or is not finite.
+        """
+        wanted = None if correction is None else torch.as_tensor(correction).to(self.mean)
+        if wanted is not None and (wanted.shape != (self.n_identity, self.n_expression) or not wanted.isfinite().all()):
+            raise CheckpointError(
+                f"a correction of the expression units is {tuple(wanted.shape)} or not finite, the face model needs "
+                f"{(self.n_identity, self.n_expression)}; prepare the video again"
+            )
+        own, new = (torch.zeros(()).to(self.mean) if c is None else c for c in (self.correction, wanted))
+        change = (new - own).expand(self.n_identity, self.n_expression)
+        if not change.any():
+            return self
+        return replace(self, expression_basis=self.expression_basis + self.identity_basis @ change, correction=wanted)
+
     def unit(self, name: str) -> int:
         """Column of an expression unit.
 
@@ -167,6 +195,8 @@ class FaceModel:
     def to(self, device: torch.device | str) -> FaceModel:
         """The model with its tensors on ``device``."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.type in ("Tensor", "OutlineSlide")}
+        if self.correction is not None:
+            moved["correction"] = self.correction.to(device)
         return replace(self, **moved, region_weights={k: v.to(device) for k, v in self.region_weights.items()})
 
     @classmethod
@@ -255,4 +285,5 @@ def _calibration(arrays: Mapping[str, NDArray]) -> dict[str, Any]:
         return {**neutral, "expression_std": torch.full((units,), 0.3), "outline_slide": OutlineSlide.none()}
     names = ("score_gain", "score_offset", "expression_std", "outline_yaw", "outline_slide")
     real = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
-    return {**real, "outline_slide": OutlineSlide(real.pop("outline_yaw"), real["outline_slide"])}
+    slide = OutlineSlide(real.pop("outline_yaw"), real.pop("outline_slide"))
+    return {**real, "outline_slide": slide}

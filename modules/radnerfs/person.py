@@ -42,6 +42,7 @@ class PersonField(nn.Module):
             what it saw (hair that falls over a cheek), 255 where it could.
         sharpen_share: ``[]`` strength of the unsharp mask that makes renderings as sharp as the clip.
         best_view: uint8 ``[G, G, G]`` quality (``surface.view_quality`` · 255) of the frame that shows the cell best.
+        correction: ``[I, E]`` of the expression units in the training clip's fit; None = the face model's own units.
     """
 
     identity: Tensor
@@ -54,8 +55,9 @@ class PersonField(nn.Module):
     trust: Tensor
     best_view: Tensor
     sharpen_share: Tensor
+    correction: Tensor | None
 
-    def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int) -> None:
+    def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int, correction: Tensor | None = None) -> None:
         super().__init__()
         self.radnerf = RADNeRF(config)
         self.register_buffer("identity", torch.zeros(n_identity))
@@ -68,6 +70,7 @@ class PersonField(nn.Module):
         self.register_buffer("motion_bank", torch.zeros(n_motion, config.cond_in_dim))
         self.register_buffer("trust", torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8))
         self.register_buffer("best_view", torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8))
+        self.register_buffer("correction", None if correction is None else correction.clone())
 
     @property
     def config(self) -> RADNeRFConfig:
@@ -95,12 +98,15 @@ class PersonField(nn.Module):
     ) -> Tensor:
         """z-scored condition windows ``[T, window, 204]`` of new motion, kept near what this person showed.
 
+        Identity and correction are the person's own, whoever's head is rendered onto: the field knows no others.
+
         Args:
-            face_model: CPU model the coefficients belong to.
+            face_model: CPU model of the version the person was trained with, of whatever correction.
             expression: ``[T, E]``.
             lle_percent: share that is rebuilt from the training motion, 0..1.
         """
-        raw = condition_from_expression(face_model, self.identity.cpu().numpy(), expression)
+        own_model = face_model.corrected(self.correction)
+        raw = condition_from_expression(own_model, self.identity.cpu().numpy(), expression)
         features = torch.from_numpy(self.statistics.normalize(raw))
         bank = self.motion_bank.cpu()
         features = lle.blend(features, bank, lle_percent)

@@ -14,6 +14,9 @@ from scipy.spatial.transform import Rotation
 CAMERA_DISTANCE = 10.0
 """GeneFace++'s camera stands at z = 10 in head units."""
 
+CAMERA_POSITION = (0.0, 0.0, CAMERA_DISTANCE)
+"""The same as a point."""
+
 NERF_SCALE = 4.0
 """GeneFace++'s ``camera_scale``: head units / 10 · 4 are NGP world units (camera at about 4, face within ±0.4)."""
 
@@ -82,6 +85,16 @@ def euler_from_rotation(rotation: NDArray) -> NDArray:
     return np.stack([x, y, z], axis=-1)
 
 
+def dataset_translation(translation: NDArray) -> NDArray:
+    """A fitted translation as GeneFace++'s datasets store it, seen from the camera (z minus 10): ``[..., 3]``."""
+    return translation - np.array(CAMERA_POSITION, translation.dtype)
+
+
+def fitted_translation(stored: NDArray) -> NDArray:
+    """Inverse of ``dataset_translation``: what GeneFace++'s datasets store to the fitted translation, ``[..., 3]``."""
+    return stored + np.array(CAMERA_POSITION, stored.dtype)
+
+
 def camera_pose(euler: NDArray, translation: NDArray) -> NDArray:
     """GeneFace++'s ``c2w`` of a head pose: the head stands still at the origin and the camera moves.
 
@@ -96,7 +109,7 @@ def camera_pose(euler: NDArray, translation: NDArray) -> NDArray:
         ``[..., 4, 4]`` world_from_camera.
     """
     rotation = rotation_matrices(euler)
-    from_camera = (translation - np.array([0.0, 0.0, CAMERA_DISTANCE], translation.dtype)) / CAMERA_DISTANCE
+    from_camera = dataset_translation(translation) / CAMERA_DISTANCE
     pose = np.zeros((*rotation.shape[:-2], 4, 4), rotation.dtype)
     pose[..., :3, :3] = rotation
     pose[..., :3, 3] = -np.einsum("...ij,...j->...i", rotation, from_camera)
@@ -108,7 +121,7 @@ def head_pose(pose: NDArray) -> tuple[NDArray, NDArray]:
     """Inverse of ``camera_pose``: ``[..., 4, 4]`` to euler ``[..., 3]`` rad and translation ``[..., 3]``."""
     rotation = pose[..., :3, :3]
     from_camera = -np.einsum("...ji,...j->...i", rotation, pose[..., :3, 3])
-    return euler_from_rotation(rotation), from_camera * CAMERA_DISTANCE + np.array([0.0, 0.0, CAMERA_DISTANCE])
+    return euler_from_rotation(rotation), fitted_translation(from_camera * CAMERA_DISTANCE)
 
 
 def ngp_pose(pose: NDArray, scale: float = NERF_SCALE, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> NDArray:

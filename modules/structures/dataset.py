@@ -19,7 +19,7 @@ from modules.structures.crops import CropMetadata
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import N_MEDIAPIPE
 
-DATASET_SCHEMA = "radnerf-dataset/1"
+DATASET_SCHEMA = "radnerf-dataset/2"
 CONDITION_DIM = 204
 """68 landmarks × xyz, the condition of the field."""
 JPEG_QUALITY = 95
@@ -138,6 +138,7 @@ class NeRFDataset:
             residual=self.coeffs.residual,
             camera=self.coeffs.camera.as_array(),
             face_model_version=np.array(self.coeffs.face_model_version),
+            correction=np.zeros((0, 0), np.float32) if self.coeffs.correction is None else self.coeffs.correction,
         )
         temporary.replace(path)
 
@@ -161,6 +162,7 @@ class NeRFDataset:
                 residual=data["residual"],
                 camera=CameraIntrinsics.from_array(data["camera"]),
                 face_model_version=str(data["face_model_version"]),
+                correction=data["correction"] if data["correction"].size else None,
             )
             return cls(
                 video_id=str(data["video_id"]),

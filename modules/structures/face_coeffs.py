@@ -40,7 +40,8 @@ class FaceModelCoeffs:
         identity: ``[I]``. expression: ``[T, E]``. euler: ``[T, 3]`` rad. translation: ``[T, 3]`` dm.
         valid: ``[T]`` bool; False rows hold interpolated values and are not evidence.
         residual: ``[T]`` mean landmark error, fraction of the inter-ocular distance (NaN where not valid).
-        camera: intrinsics of the whole frame (principal point at the frame's centre).
+        camera: intrinsics of the whole frame (principal point at the frame's centre), or of the crop for a model that
+            is fitted there (BFM2009).
         face_model_version: version of the model the coefficients belong to.
         correction: ``[I, E]`` of the person's expression units, see ``FittedPerson``; None = none.
     """

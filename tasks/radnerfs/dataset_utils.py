@@ -116,7 +116,7 @@ class RADNeRFDataset:
 
     Args:
         source: the prepared clip.
-        face_model: CPU model the coefficients belong to.
+        face_model: CPU model the coefficients belong to; the person's correction of it is put on here.
         region: key of ``face_model.region_weights`` that will be rendered.
         margin_px: crop pixels around the region that are learnt too, because lips and jaw may move there.
         window: condition rows per frame (``smo_win_size``).
@@ -124,7 +124,7 @@ class RADNeRFDataset:
         progress: told about the frames.
 
     Raises:
-        CheckpointError: the clip was prepared with another face model.
+        CheckpointError: the clip was prepared with another face model, or its correction does not fit the model.
     """
 
     def __init__(
@@ -144,13 +144,13 @@ class RADNeRFDataset:
                 f"installed is {face_model.version!r}; prepare the video again"
             )
         self.source = source
-        self.face_model = face_model
+        self.face_model = face_model.corrected(source.coeffs.correction)
         self.region: Region = region
         self._margin_px = margin_px
         coeffs = source.coeffs
         self.statistics = ConditionStatistics(source.condition_mean, source.condition_std)
         self.conditions = conditions_of_clip(
-            face_model, coeffs.identity, coeffs.expression, self.statistics, window
+            self.face_model, coeffs.identity, coeffs.expression, self.statistics, window
         )  # [T, window, 204]
         self.train_indices = np.flatnonzero(source.is_train)
         self.val_indices = np.flatnonzero(~source.is_train)

@@ -27,6 +27,7 @@ from modules.commons.errors import CheckpointError, GeneFaceError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
+from modules.face_model.correction import same_correction
 from modules.face_model.model import FaceModel
 from modules.metrics.picture import psnr
 from modules.radnerfs.person import PersonField
@@ -141,7 +142,7 @@ def open_checkpoint(
     """The person and the clip it was trained on; ``config`` may say where that clip lies.
 
     Raises:
-        CheckpointError: either is missing, corrupt or belongs to another face model.
+        CheckpointError: either is missing, corrupt or belongs to another face model or correction of it.
     """
     asked = config.device if config else "auto"
     person, saved, version = load_person(directory, pick_device(asked))
@@ -149,7 +150,13 @@ def open_checkpoint(
     face_model = FaceModel.load(FACE_MODEL_FILE)
     if version != face_model.version:
         raise CheckpointError(f"{directory} belongs to face model {version!r}, installed is {face_model.version!r}")
-    return load_dataset(replace(used, radnerf=saved.radnerf), face_model, progress), person, used
+    dataset = load_dataset(replace(used, radnerf=saved.radnerf), face_model, progress)
+    if not same_correction(person.correction, dataset.face_model.correction):
+        raise CheckpointError(
+            f"{directory} was trained with another correction of the expression units than {dataset.source.video_id} "
+            "is now prepared with; prepare it with fit.correct_expression as then, or train the person again"
+        )
+    return dataset, person, used
 
 
 def evaluate_checkpoint(directory: Path, config: RADNeRFTaskConfig | None, progress: Progress) -> Scores:

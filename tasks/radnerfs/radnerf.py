@@ -21,6 +21,7 @@ from modules.commons.device import pick_device
 from modules.commons.errors import CheckpointError, first_line
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
+from modules.face_model.correction import same_correction
 from modules.face_model.model import FaceModel
 from modules.radnerfs.config import RADNeRFConfig
 from modules.radnerfs.person import PersonField, single_code
@@ -56,7 +57,8 @@ class RADNeRFTask:
         sizes = fitted_sizes(config, self.px_per_unit, len(dataset.train_indices))
         bank = dataset.training_motion()
         self.rays = dataset.rays.to(device)
-        self.person = PersonField(sizes, len(dataset.source.coeffs.identity), len(bank))
+        correction = dataset.face_model.correction
+        self.person = PersonField(sizes, len(dataset.source.coeffs.identity), len(bank), correction)
         self.person.motion_bank.copy_(bank)
         self._fill_person()
         self.person.to(device)
@@ -139,7 +141,10 @@ class RADNeRFTask:
     def averaged(self) -> PersonField:
         """A copy of the person with the averaged weights and one appearance code, as a checkpoint holds it."""
         person = PersonField(
-            single_code(self.person.config), len(self.person.identity), len(self.person.motion_bank)
+            single_code(self.person.config),
+            len(self.person.identity),
+            len(self.person.motion_bank),
+            self.person.correction,
         ).to(self.device)
         tensors = {**self.person.state_dict(), **self.average}
         name = "radnerf.individual_embeddings"
@@ -340,10 +345,10 @@ def load_person(directory: Path, device: torch.device) -> tuple[PersonField, RAD
     checkpoint = load_checkpoint(directory, parts={"model"})
     config = checkpoint.config(RADNeRFTaskConfig)
     try:
-        sizes = (len(checkpoint.model[name]) for name in ("identity", "motion_bank"))
-        person = PersonField(config.radnerf, *sizes)
+        model = checkpoint.model
+        person = PersonField(config.radnerf, len(model["identity"]), len(model["motion_bank"]), model.get("correction"))
         person.load_state_dict({name: value.float() if value.is_floating_point() else value
-                                for name, value in checkpoint.model.items()})  # fmt: skip
+                                for name, value in model.items()})  # fmt: skip
     except (RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"{directory} does not hold a person's head of this version ({first_line(error)}); train it again"
@@ -364,6 +369,9 @@ def resume(task: RADNeRFTask, state_dir: Path) -> int:
     saved = load_checkpoint(state_dir)
     if (state_dir / "config.yaml").read_text(encoding="utf-8") != dump_config(task.config):
         log.warning("%s was made with another configuration and is not used", state_dir)
+        return 0
+    if not same_correction(saved.model.get("correction"), task.person.correction):
+        log.warning("%s was made with another correction of the expression units and is not used", state_dir)
         return 0
     task.load_state(saved.tensors)
     log.info("going on from step %d", saved.step)

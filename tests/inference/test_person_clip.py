@@ -20,6 +20,7 @@ from inference.person_clip import (
     portrait_frame,
     pose_rows,
 )
+from modules.commons.checkpoint import load_checkpoint, save_checkpoint
 from modules.commons.errors import CheckpointError, ConfigError
 from modules.commons.progress import silent
 from modules.face_model.projection import project
@@ -27,6 +28,7 @@ from modules.structures.cameras import CameraIntrinsics
 from modules.structures.crops import CropMetadata, CropRegion, transform_points
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.video.colour import rgb_from_planes
+from tasks.configs import RADNeRFTaskConfig
 from tests.support.tiny_run import own_folders, tiny_run
 
 
@@ -182,10 +184,31 @@ def test_another_face_model_is_said(moved):
     person, manifest = moved
     path = manifest.parent / "coeff_fit_mp.npz"
     replace(FaceModelCoeffs.load(path), face_model_version="other/1").save(path)
-    with pytest.raises(CheckpointError, match="another face model; prepare it again"):
+    with pytest.raises(CheckpointError, match=r"fitted with the face model other/1.*; prepare it again"):
         open_person_clip(person)
 
 
 def test_something_that_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="not a checkpoint"), own_folders(tmp_path):
         open_person_clip(Path(tmp_path))
+
+
+def test_a_clip_fitted_with_another_correction_is_said(moved):
+    person, manifest = moved
+    path = manifest.parent / "coeff_fit_mp.npz"
+    correction = np.full((80, 52), 0.2, np.float32)
+    coeffs = FaceModelCoeffs.load(path)
+    replace(coeffs, correction=correction).save(path)
+    with pytest.raises(CheckpointError, match=r"trained with another correction .* fit\.correct_expression") as error:
+        open_person_clip(person)
+    assert "\n" not in str(error.value)
+    saved = load_checkpoint(person)
+    tensors = {**saved.model, "correction": torch.from_numpy(correction)}
+    settings = (saved.config(RADNeRFTaskConfig), saved.step, saved.extra)
+    save_checkpoint(person, {"model": tensors}, *settings, face_model_version=saved.face_model_version)
+    model = open_person_clip(person).face_model
+    assert model.correction is not None
+    np.testing.assert_array_equal(model.correction.numpy(), correction)
+    coeffs.save(path)
+    with pytest.raises(CheckpointError, match="another correction"):
+        open_person_clip(person)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.evaluation.motion import projected_landmarks
 from inference.prepared import load_source, open_face, open_source, open_video, video_id_of
 from modules.commons.errors import GeneFaceError, NoFaceError, VideoReadError
 from modules.commons.progress import silent
@@ -111,3 +113,23 @@ def test_the_name_of_a_videos_folder_is_safe_and_tells_contents_apart(stem, sha2
     name = video_id_of(Path(f"x{stem.replace('/', ' ').replace(chr(0), ' ')}.mp4"), sha256)
     assert name.endswith(f"-{sha256[:10]}") and len(name) <= 51
     assert all(c.isascii() and (c.isalnum() or c in "_-") for c in name) and not name.startswith((".", "-"))
+
+
+def test_a_prepared_face_comes_with_its_own_expression_units(run, source, tmp_path):
+    assert source.face_model.correction is None
+    copied = replace(source.workspace, data_root=tmp_path)
+    shutil.copytree(source.workspace.processed, copied.processed)
+    correction = np.random.default_rng(0).normal(scale=0.2, size=(80, 52)).astype(np.float32)
+    coeffs = replace(source.coeffs, correction=correction)
+    coeffs.save(copied.coeffs)
+    own = load_source(run.clip, source.sha256, copied, source.info)
+    moved = projected_landmarks(own, coeffs.expression) - projected_landmarks(source, coeffs.expression)
+    identity, expression = torch.from_numpy(coeffs.identity), torch.from_numpy(coeffs.expression)
+    expected = source.face_model.corrected(correction).landmarks(identity, expression)
+    np.testing.assert_array_equal(own.face_model.landmarks(identity, expression).numpy(), expected.numpy())
+    assert np.abs(moved).max() > 0.5
+    with np.load(copied.coeffs) as data:
+        arrays = {**data, "correction": np.full((80, 52), np.nan, np.float32)}
+    np.savez(copied.coeffs, **arrays)
+    with pytest.raises(GeneFaceError, match=r"not finite.* prepare the video again"):
+        load_source(run.clip, source.sha256, copied, source.info)

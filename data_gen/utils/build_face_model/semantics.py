@@ -5,6 +5,8 @@ The landmarker's average place says how far along a contour a point sits; the co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,20 @@ from modules.structures.landmarks import IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE, INNER_
 
 Anchors = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Vertex ids ``[478, 3]`` and barycentric weights ``[478, 3]``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contour:
+    """One opening of the face and the landmarks that keep to its rim.
+
+    Attributes:
+        chains: upper and lower landmarks, both between the same two corners. arcs: the mesh's vertices likewise.
+        tied: facing points sit at the same share of their arcs, so that they meet when the opening shuts.
+    """
+
+    chains: list[tuple[int, ...]]
+    arcs: list[NDArray[np.int64]]
+    tied: bool
 
 
 def bind_contours(geometry: HeadGeometry, places: NDArray[np.float64], anchors: Anchors) -> Anchors:
@@ -26,12 +42,12 @@ def bind_contours(geometry: HeadGeometry, places: NDArray[np.float64], anchors: 
     """
     corner_ids, weights = anchors[0].copy(), anchors[1].copy()
     edges = _Edges(geometry.patch.triangles)
-    for chains, arcs in _contours(geometry):
-        # upper and lower points that face each other sit at the same share, so that they meet when it shuts
-        shares = [_shares(places[list(chain)], geometry.mean[arc]) for chain, arc in zip(chains, arcs, strict=True)]
-        if len(shares[0]) == len(shares[1]):
+    for contour in contour_chains(geometry):
+        both = list(zip(contour.chains, contour.arcs, strict=True))
+        shares = [_shares(places[list(chain)], geometry.mean[arc]) for chain, arc in both]
+        if contour.tied:
             shares = [0.5 * (shares[0] + shares[1])] * 2
-        for chain, arc, share in zip(chains, arcs, shares, strict=True):
+        for (chain, arc), share in zip(both, shares, strict=True):
             at = arc_fraction(geometry.mean[arc])
             right = np.clip(np.searchsorted(at, share, side="right"), 1, len(arc) - 1)
             along = (share - at[right - 1]) / (at[right] - at[right - 1])
@@ -40,18 +56,18 @@ def bind_contours(geometry: HeadGeometry, places: NDArray[np.float64], anchors: 
     return corner_ids, weights
 
 
-def _contours(geometry: HeadGeometry) -> list[tuple[list[tuple[int, ...]], list[NDArray[np.int64]]]]:
-    """(landmark chains, vertex arcs) of each opening: upper and lower, both from image-left to image-right."""
+def contour_chains(geometry: HeadGeometry) -> list[Contour]:
+    """Inner lips, outer lips and lids; mouths from the image's left corner to the right one, eyes from the outer."""
     half = len(INNER_LIP) // 2
     result = []
     for ring, loop in ((INNER_LIP, geometry.patch.inner_lip), (OUTER_LIP, geometry.patch.outer_lip)):
         chains = [ring[: half + 1], (ring[0], *ring[:half:-1], ring[half])]
-        result.append((chains, list(lip_arcs(loop))))
+        result.append(Contour(chains, list(lip_arcs(loop)), tied=ring is INNER_LIP))
     # the eye rings run from the outer corner over the upper lid
     half = len(IMAGE_LEFT_EYE) // 2
     for ring, rim in ((IMAGE_LEFT_EYE, geometry.patch.lid_rims[1]), (IMAGE_RIGHT_EYE, geometry.patch.lid_rims[0])):
         chains = [ring[: half + 1], (ring[0], *ring[:half:-1], ring[half])]
-        result.append((chains, list(_lid_arcs(geometry.mean, rim))))
+        result.append(Contour(chains, list(_lid_arcs(geometry.mean, rim)), tied=True))
     return result
 
 

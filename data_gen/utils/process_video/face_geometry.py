@@ -8,6 +8,13 @@ from numpy.typing import NDArray
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropRegion
 
+SQUARE_SLACK = (0.02, 0.02, 0.04, 0.04)
+"""How far off the square may be that a network looks through: centre x and y (shares of its side), log side, radians.
+
+Measured against the median of 16 looks at each frame, on eight clips: slacks of 0.03 and more, and squares that are
+only pulled as far as the slack, cost accuracy where heads or cameras move, and steady nothing more.
+"""
+
 
 def landmark_box(points: NDArray) -> BoundingBox:
     """Bounding box of landmarks ``[478, 2]``: the face from the top of the forehead to the chin."""
@@ -65,10 +72,11 @@ def yaw_rad(points: NDArray, depth: NDArray) -> NDArray:
 
 
 def steadied(before: CropRegion, wanted: CropRegion) -> CropRegion:
-    """The square to look through next: it follows slowly while the head is still, and at once when it is not.
+    """The square to look through next: frozen while the head is still, following while it moves, at once when quick.
 
-    A share of each correction is applied that grows with its size: a tenth for jitter, all of it from a tenth (of the
-    square's side, or radians) on. Measured on a news anchor: 8 % less landmark jitter.
+    It stays exactly where it is until the wanted square leaves ``SQUARE_SLACK`` in centre, size or turn. Then a share
+    of each correction is applied that grows with its size: a tenth of small ones, all of it from a tenth (of the
+    square's side, or radians) on. So it takes no leaps of its own, and quick motion leaves it nowhere behind.
     """
     floor, full_at = 0.1, 0.1
     old, new = _square_vector(before), _square_vector(wanted)
@@ -76,6 +84,8 @@ def steadied(before: CropRegion, wanted: CropRegion) -> CropRegion:
     change[3] = np.remainder(change[3] + np.pi, 2 * np.pi) - np.pi
     moved = np.hypot(change[0], change[1]) / before.side
     relative = np.array([moved, moved, abs(change[2]), abs(change[3])])
+    if (relative <= np.array(SQUARE_SLACK)).all():
+        return before
     x, y, log_side, angle = (float(v) for v in old + np.clip(relative / full_at, floor, 1.0) * change)
     return CropRegion(x, y, float(np.exp(log_side)), angle)
 

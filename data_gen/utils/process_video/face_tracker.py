@@ -1,7 +1,7 @@
 """Follow every face of a stream: the detector acquires and audits, then each face's landmarks lead themselves.
 
-The landmark network sees a face through a square read off its own last landmarks. That square moves slowly, because
-its placement alone makes landmarks jitter by 0.25–0.7 % of the eye distance.
+The landmark network sees a face through a square read off its own last landmarks. That square stands still while the
+head does, because its placement alone makes landmarks jitter.
 
 A track is an unbroken life of a face: it ends at cuts and at every gap, because whoever appears where a face was lost
 may be somebody else. Which tracks are one person is decided later, on tables. Everything the tracker remembers is plain

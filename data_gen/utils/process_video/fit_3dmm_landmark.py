@@ -1,14 +1,13 @@
 """Fit the face model to tracked landmarks: pose, then identity over the clip, then expression per frame.
 
-Reads: ``landmarks.npz``, ``crop_metadata.json`` and, when present, the occlusion table of a workspace.
-Writes: ``coeff_fit_mp.npz``. Needs no frames, so memory grows only with the landmark table; frames are solved in
-windows.
+Reads: ``landmarks.npz``, ``crop_metadata.json``, the frame index and, when present, the occlusion table of a
+workspace. Writes: ``coeff_fit_mp.npz``. Needs no frames; landmarks are read from their table a few at a time.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +15,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_gen.utils.process_video.fit_residuals import (
-    POSE_SIZE,
-    LandmarkBasis,
-    Observations,
-    weak_perspective_pose,
-)
-from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit, frame_chunks
+from data_gen.utils.process_video.expression_correction import learn_correction
+from data_gen.utils.process_video.fit_config import INNER_LIP_GAPS, FitConfig
+from data_gen.utils.process_video.fit_residuals import POSE_SIZE, LandmarkBasis, corrected_rows
+from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit
+from data_gen.utils.process_video.fit_start import ClipView, spread_frames, started, view_of
 from modules.commons.errors import FitDivergedError, GeneFaceError
 from modules.commons.workspace import VideoWorkspace
-from modules.face_model.model import MOUTH_UNITS, FaceModel
-from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
+from modules.face_model.fitting import ExpressionPrior, FittableModel, LandmarkRows
+from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
+from modules.structures.cameras import CameraIntrinsics
 from modules.structures.crops import CropMetadata
-from modules.structures.face_coeffs import FaceModelCoeffs
+from modules.structures.face_coeffs import FaceModelCoeffs, FittedPerson
+from modules.structures.frame_index import FrameIndex
 from modules.structures.landmarks import (
     EYES,
-    FACE_OVAL,
     INNER_LIP,
-    IRISES,
-    MEDIAPIPE_BLENDSHAPES,
-    MOUTH,
     N_MEDIAPIPE,
+    OUTER_EYE_CORNERS,
     OUTER_LIP,
-    RIGID,
     UNMATCHED_BFM,
     UPPER_EYELIDS,
-    WITHIN_LIPS,
     Landmarks2D,
     inter_ocular_px,
 )
@@ -49,60 +43,10 @@ from modules.structures.masks import OcclusionTable
 
 logger = logging.getLogger(__name__)
 
-INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
-"""Upper and lower inner-lip points that face each other: their difference is the opening of the lips."""
-
-_WINDOW, _LOOK_AHEAD, _CONTEXT = 192, 12, 2
-_MIN_POINTS, _MIN_STEADY_POINTS = 30, 6
-_CUT_JUMP = 0.5
-_GOOD_LOSS_DM2 = 1e-3  # weighted 3 mm: below it a fit that was nearly exact at the start may give a little
 _MIN_DISTANCE_DM = 5.0
 _INTER_OCULAR_DM = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class FitConfig:
-    """How landmarks are weighed and what is assumed of a face.
-
-    Attributes:
-        lip_weight: weight of the lip contours; within_lip_weight: of the points between them.
-        eye_weight: weight of the eyelids. iris_weight: of the irises. contour_weight: of the face's outline, which
-            MediaPipe draws along the silhouette. Every other point weighs 1.
-        gap_weight: weight of each upper-minus-lower inner-lip vector, so that closed lips fit as closed.
-        noise_dm: standard deviation of a landmark of weight 1, dm; neighbours err together, so it is far above the
-            jitter of a point.
-        robust_dm: residual whose influence has dropped to a quarter, dm.
-        expression_std: spread of an expression unit around MediaPipe's own score for it.
-        identity_weight: weight of the identity's unit-variance prior per frame it is solved from; errors that stay the
-            same over the clip must not add up to evidence.
-        lower_bound, upper_bound: range of the expression units.
-        pose_smoothness: standard deviation of the second difference per frame of angles (rad) and translation (dm).
-        mouth_smoothness, face_smoothness: the same of the units that speech drives, and of the others.
-        identity_frames: frames the identity is solved from, spread over poses and expressions.
-        identity_iterations, frame_iterations, pose_iterations: Gauss-Newton steps at most.
-        max_residual: mean error, fraction of the inter-ocular distance, above which a frame is no evidence.
-    """
-
-    lip_weight: float = 5.0
-    within_lip_weight: float = 1.0
-    eye_weight: float = 3.0
-    iris_weight: float = 0.5
-    contour_weight: float = 0.3
-    gap_weight: float = 12.0
-    noise_dm: float = 0.07
-    robust_dm: float = 0.15
-    expression_std: float = 0.3
-    identity_weight: float = 0.06
-    lower_bound: float = 0.0
-    upper_bound: float = 1.0
-    pose_smoothness: float = 0.01
-    mouth_smoothness: float = 0.15
-    face_smoothness: float = 0.05
-    identity_frames: int = 100
-    identity_iterations: int = 8
-    frame_iterations: int = 6
-    pose_iterations: int = 5
-    max_residual: float = 0.2
+_FOCAL_RANGE = (0.3, 30.0)
+"""Focal lengths over the longer side of the frame that a lens may have; outside, a head's depth is lost in rounding."""
 
 
 def landmark_loss_weights(
@@ -134,76 +78,186 @@ def cal_lan_loss_mp_with_occlusion(proj_lan: Tensor, gt_lan: Tensor, occlusion_m
     return (visible[..., None] * squared).mean()
 
 
+_LIDS = ("eyeBlink", "eyeSquint", "eyeWide")
+_NEVER_SUDDEN = 1e3
+
+
 def fit_3dmm(
     landmarks: Landmarks2D,
-    camera: CameraIntrinsics,
-    face_model: FaceModel,
+    camera: CameraIntrinsics | None,
+    face_model: FittableModel,
     config: FitConfig | None = None,
-    weights: NDArray[np.float32] | None = None,
+    weights: NDArray | None = None,
+    *,
+    size_wh: tuple[int, int] | None = None,
+    person: FittedPerson | None = None,
+    device: torch.device | str = "cpu",
+    shot_starts: NDArray[np.int64] | None = None,
 ) -> FaceModelCoeffs:
     """Fit one person's coefficients to a clip.
 
     Args:
         landmarks: T frames; frames without a face are marked invalid.
-        camera: intrinsics of the whole frame, e.g. ``camera_for_landmarks``.
-        face_model: the model to fit.
+        camera: intrinsics of the whole frame; None = the focal length is estimated, ``size_wh`` must then be given.
+        face_model: the model to fit; of K < 478 landmarks, the first K points are looked at.
         config: see ``FitConfig``.
         weights: ``[T, 478]`` 0..1, 0 = hidden and ignored; None = all seen.
+        size_wh: width and height of the frames.
+        person: identity, camera and correction that are known already; only the frames are then solved.
+        device: where frames are solved.
+        shot_starts: ``[S]`` frames that begin a shot; nothing is smoothed over a cut.
 
     Returns:
         Coefficients of all T frames, free of NaN; frames without usable landmarks are interpolated and invalid.
 
     Raises:
-        FitDivergedError: when no frame has usable landmarks or the result is not finite.
+        FitDivergedError: when no frame has usable landmarks, the camera is absurd or the result is not finite.
+        ValueError: when arguments are missing or disagree.
     """
-    config = config or FitConfig()
-    seen, rows = _observations(landmarks, camera, face_model, config, weights)
-    basis = LandmarkBasis.of(face_model, INNER_LIP_GAPS, torch.float32)
-    fit = LandmarkFit(basis, camera, _terms(face_model, config))
-    identity = torch.zeros(face_model.n_identity)
-    seen, params, usable = _started(basis, seen, camera)
-    seen, params, rows = seen.rows(usable), params[usable], rows[usable.numpy()]
-    if len(rows) == 0:
-        raise FitDivergedError(f"none of {len(landmarks)} frames has landmarks that a face model can be fitted to")
-    params = fit.fit_pose(identity, params, seen, config.pose_iterations)
-    at_start = _landmark_loss(fit, identity, params, seen)
-    chosen = _spread_frames(params, config.identity_frames)
-    identity, solved = fit.fit_identity(identity, params[chosen], seen.rows(chosen), config.identity_iterations)
-    params[chosen] = solved
-    params = fit.fit_pose(identity, params, seen, 2)
-    params = _fit_windows(fit, identity, params, seen, config.frame_iterations)
+    config, device = config or FitConfig(), torch.device(device)
+    rows, prior = _on_device(face_model, device)
+    usual = _plausible(_usual_camera(landmarks, camera, size_wh, person))
+    terms = FitTerms.of(config, prior, *_unit_motion(face_model.expression_names, config, prior.std))
+    fit = LandmarkFit(_basis(rows, person), usual, terms)
+    view = view_of(landmarks, weights, fit.basis, prior, config, shot_starts)
+    if person is None:
+        focal_range = _focal_range(landmarks, usual) if camera is None else None
+        person = _fit_person(fit, view, face_model, config, focal_range)
+        fit = LandmarkFit(_basis(rows, person), person.camera, terms)
+    identity = torch.as_tensor(person.identity, dtype=torch.float32).to(device)
+    view, params = _started(fit, identity, view)
+    params = fit.fit_frames(identity, params, view, config.frame_iterations)
     if not bool(torch.isfinite(params).all() and torch.isfinite(identity).all()):
         raise FitDivergedError(f"the face-model fit of {len(landmarks)} frames did not stay finite")
-    at_end = _landmark_loss(fit, identity, params, seen)
-    if at_end > 1.5 * at_start + _GOOD_LOSS_DM2:
+    frames = _Solved(view.frames, params.cpu().numpy(), _relative_errors(fit, identity, params, view))
+    return _coefficients(len(landmarks), person, face_model.version, config, frames)
+
+
+def _on_device(face_model: FittableModel, device: torch.device) -> tuple[LandmarkRows, ExpressionPrior]:
+    """Landmarks and likely expressions of a model as float32 on ``device``."""
+    rows, prior = face_model.landmark_rows(), face_model.expression_prior()
+    moved_rows = LandmarkRows(
+        mean=rows.mean.to(device, torch.float32),
+        identity=rows.identity.to(device, torch.float32),
+        expression=rows.expression.to(device, torch.float32),
+        slide=rows.slide.to(device),
+        usable=None if rows.usable is None else rows.usable.to(device),
+    )
+    names = ("from_scores", "offset", "std", "lower", "upper")
+    return moved_rows, ExpressionPrior(*(getattr(prior, name).to(device, torch.float32) for name in names))
+
+
+def _unit_motion(names: tuple[str, ...], config: FitConfig, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight ``[E]`` of each expression unit's second differences, and which of them counts as sudden.
+
+    What has no name that is known moves as mouths do.
+    """
+    steady = {name for name in ARKIT_NAMES if name not in MOUTH_UNITS and not name.startswith(_LIDS)}
+    quick = torch.tensor([name not in steady for name in names], device=like.device)
+    smoothness = torch.where(quick, config.mouth_smoothness**-2, config.face_smoothness**-2).to(like)
+    return smoothness, torch.where(quick, config.sudden_change, _NEVER_SUDDEN).to(like)
+
+
+def _usual_camera(
+    landmarks: Landmarks2D,
+    camera: CameraIntrinsics | None,
+    size_wh: tuple[int, int] | None,
+    person: FittedPerson | None,
+) -> CameraIntrinsics:
+    if person is not None:
+        return person.camera
+    if camera is not None:
+        return camera
+    if size_wh is None:
+        raise ValueError("a fit without a camera needs the size of the frames")
+    return camera_for_landmarks(landmarks, *size_wh)
+
+
+def _plausible(camera: CameraIntrinsics) -> CameraIntrinsics:
+    """The camera itself.
+
+    Raises:
+        FitDivergedError: when no lens is like that.
+    """
+    low, high = (bound * max(camera.width, camera.height) for bound in _FOCAL_RANGE)
+    if not (low <= camera.fx <= high and low <= camera.fy <= high):
         raise FitDivergedError(
-            f"fitting {len(landmarks)} frames made their landmark loss worse ({at_start:.3g} to {at_end:.3g}); "
-            "are these landmarks of a face?"
+            f"no lens has a focal length of {camera.fx:g} px in frames of {camera.width} × {camera.height}; "
+            f"give one between {low:g} and {high:g} px"
         )
-    residual = _relative_errors(fit, identity, params, seen)
-    return _coefficients(len(landmarks), camera, face_model, config, rows, identity, params, residual)
+    return camera
+
+
+def _started(fit: LandmarkFit, identity: Tensor, view: ClipView) -> tuple[ClipView, Tensor]:
+    """Closed-form start of the frames that have a pose at all."""
+    found, params = started(fit, identity, view)
+    if len(found) == 0:
+        raise FitDivergedError(f"none of {len(view.landmarks)} frames has landmarks that a face model can be fitted to")
+    return found, params
+
+
+def _basis(rows: LandmarkRows, person: FittedPerson | None) -> LandmarkBasis:
+    """The model at its landmarks, with the person's own expression units."""
+    if person is not None and person.correction is not None:
+        rows = corrected_rows(rows, torch.as_tensor(person.correction).to(rows.mean))
+    return LandmarkBasis.of(rows, INNER_LIP_GAPS, torch.float32)
+
+
+def _fit_person(
+    fit: LandmarkFit,
+    view: ClipView,
+    face_model: FittableModel,
+    config: FitConfig,
+    focal_range: tuple[float, float] | None,
+) -> FittedPerson:
+    """Identity, camera and, where it is wanted, the correction of the expression units, from some of the frames."""
+    nobody = torch.zeros_like(fit.basis.identity[0, 0])
+    view, params = _started(fit, nobody, view)
+    chosen = spread_frames(params, config.identity_frames).to(params.device)
+    seen = view.rows(chosen)
+    shared = fit.fit_shared(nobody, params[chosen], seen, config.identity_iterations, focal_range=focal_range)
+    if not config.correct_expression:
+        return FittedPerson(shared.identity.cpu().numpy(), shared.camera)
+    if not isinstance(face_model, FaceModel):
+        raise GeneFaceError(
+            f"expressions of the face model {face_model.version} cannot be corrected; set correct_expression to false"
+        )
+    units = learn_correction(fit.with_camera(shared.camera), shared.identity, shared.params, seen, face_model)
+    return FittedPerson(units.identity.cpu().numpy(), shared.camera, units.correction.float().cpu().numpy())
 
 
 def camera_for_landmarks(landmarks: Landmarks2D, width: int, height: int) -> CameraIntrinsics:
     """Camera of an unknown lens whose nearest view of the face is at least half a metre away.
 
-    The focal length hardly shows in landmarks (0.9 to 4 × the longer side fit equally well on seven clips), so the
-    usual guess is kept unless a face that fills the frame, as in a video that was cropped before, would stand
+    The usual guess is kept unless a face that fills the frame, as in a video that was cropped before, would stand
     implausibly close to the lens.
     """
     camera = CameraIntrinsics.for_frame(width, height)
-    sizes = inter_ocular_px(landmarks.points[landmarks.valid])
-    sizes = sizes[np.isfinite(sizes)]
-    if len(sizes) == 0:
-        return camera
-    nearest = float(np.quantile(sizes, 0.95)) / _INTER_OCULAR_DM * _MIN_DISTANCE_DM
-    return CameraIntrinsics.for_frame(width, height, max(camera.fx, nearest) / max(width, height))
+    return CameraIntrinsics.for_frame(width, height, max(camera.fx, _least_focal(landmarks)) / max(width, height))
+
+
+def _least_focal(landmarks: Landmarks2D) -> float:
+    """Focal length, px, that puts the nearest view of the face half a metre away; 0 without any."""
+    corners = np.asarray(landmarks.points[:, list(OUTER_EYE_CORNERS)])[landmarks.valid]
+    corners = corners[np.isfinite(corners).all(axis=(1, 2))]
+    sizes = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=-1)
+    return float(np.quantile(sizes, 0.95)) / _INTER_OCULAR_DM * _MIN_DISTANCE_DM if len(sizes) else 0.0
+
+
+def _focal_range(landmarks: Landmarks2D, usual: CameraIntrinsics) -> tuple[float, float]:
+    """Focal lengths, px, that an estimate may have."""
+    low, high = (bound * max(usual.width, usual.height) for bound in _FOCAL_RANGE)
+    return max(low, min(_least_focal(landmarks), usual.fx)), high
 
 
 def fit_3dmm_for_a_video(
-    workspace: VideoWorkspace, face_model: FaceModel, config: FitConfig | None = None
+    workspace: VideoWorkspace,
+    face_model: FittableModel,
+    config: FitConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
 ) -> FaceModelCoeffs:
-    """Fit a prepared video and write its coefficients.
+    """Fit a prepared video and write its coefficients; shots are those of its frame index, when it has one.
 
     Raises:
         GeneFaceError: when the landmarks or the crop metadata are missing, foreign or disagree.
@@ -218,10 +272,12 @@ def fit_3dmm_for_a_video(
             raise GeneFaceError(
                 f"{workspace.hands} covers {len(hidden)} frames, {workspace.landmarks} {len(landmarks)}"
             )
-        weights = (~hidden).astype(np.float32)
+        weights = ~hidden
+    shots = _read(workspace.frame_index, FrameIndex.load).shot_starts if workspace.frame_index.is_file() else None
     height, width = metadata.frame_size_hw
-    camera = camera_for_landmarks(landmarks, width, height)
-    coeffs = fit_3dmm(landmarks, camera, face_model, config, weights)
+    coeffs = fit_3dmm(
+        landmarks, None, face_model, config, weights, size_wh=(width, height), device=device, shot_starts=shots
+    )
     workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
     coeffs.save(workspace.coeffs)
     logger.info(
@@ -240,180 +296,52 @@ def _read(path: Path, load):  # noqa: ANN001, ANN202 - generic reader
         raise GeneFaceError(f"{path} cannot be used ({error}); delete it and prepare the video again") from error
 
 
-def _point_weights(config: FitConfig) -> Tensor:
-    """Weight of each of the 478 landmarks in the fit."""
-    weights = torch.ones(N_MEDIAPIPE)
-    for points, value in (
-        (FACE_OVAL, config.contour_weight),
-        (WITHIN_LIPS, config.within_lip_weight),
-        (INNER_LIP + OUTER_LIP, config.lip_weight),
-        (EYES, config.eye_weight),
-        (IRISES, config.iris_weight),
-    ):
-        weights[list(points)] = value
-    return weights
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solved:
+    """Solved frames: their numbers ``[N]``, params ``[N, P]`` and relative errors ``[N]``."""
+
+    frames: NDArray[np.int64]
+    params: NDArray[np.float32]
+    errors: NDArray[np.float32]
 
 
-def _terms(face_model: FaceModel, config: FitConfig) -> FitTerms:
-    units = face_model.n_expression
-    spread = torch.full((POSE_SIZE + units,), config.face_smoothness)
-    spread[:POSE_SIZE] = config.pose_smoothness
-    for name in MOUTH_UNITS:
-        spread[POSE_SIZE + face_model.unit(name)] = config.mouth_smoothness
-    return FitTerms(
-        noise_dm=config.noise_dm,
-        robust_dm=config.robust_dm,
-        gap_weight=config.gap_weight,
-        identity_precision=config.identity_weight,
-        expression_precision=torch.full((units,), config.expression_std**-2),
-        smoothness=spread**-2,
-        lower=torch.full((units,), config.lower_bound),
-        upper=torch.full((units,), config.upper_bound),
-    )
-
-
-def _observations(
-    landmarks: Landmarks2D, camera: CameraIntrinsics, face_model: FaceModel, config: FitConfig, weights: NDArray | None
-) -> tuple[Observations, NDArray[np.int64]]:
-    """Frames with enough seen, finite points, and their numbers."""
-    if weights is not None and weights.shape != landmarks.depth.shape:
-        raise ValueError(f"weights must be {landmarks.depth.shape}, got {weights.shape}")
-    finite = np.asarray(np.all(np.isfinite(landmarks.points), axis=2), dtype=np.float32)
-    visible = finite if weights is None else finite * weights
-    enough = np.count_nonzero(visible, axis=1) >= _MIN_POINTS
-    rows = np.flatnonzero(np.logical_and(landmarks.valid, enough))
-    scores = landmarks.blendshapes[rows]
-    scores = np.where(np.isfinite(scores), scores, 0.0)
-    expected = np.zeros((len(rows), face_model.n_expression), np.float32)
-    for column, name in enumerate(MEDIAPIPE_BLENDSHAPES[1:], start=1):
-        expected[:, face_model.unit(name)] = scores[:, column]
-    return Observations(
-        points=torch.from_numpy(np.nan_to_num(landmarks.points[rows]).astype(np.float32)),
-        weights=torch.from_numpy(visible[rows].astype(np.float32)) * _point_weights(config),
-        px_per_dm=torch.ones(len(rows)),
-        expected=torch.from_numpy(expected).clamp(config.lower_bound, config.upper_bound),
-        index=torch.from_numpy(rows + _jumps(landmarks.points[rows])),
-    ), rows
-
-
-def _jumps(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """How many shot cuts lie before each frame: ``[T, 478, 2]`` px to ``[T]``; nothing is smoothed over one.
-
-    A cut is where the steady points move by more than half the inter-ocular distance from one frame to the next.
-    """
-    steady = points[:, list(RIGID)]
-    moves = np.linalg.norm(np.diff(steady, axis=0), axis=2)
-    seen = np.isfinite(moves)
-    moved = np.where(seen, moves, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
-    jumped = moved > _CUT_JUMP * np.maximum(inter_ocular_px(points[1:]), 1e-6)
-    return np.concatenate([np.zeros(min(len(points), 1), np.int64), np.cumsum(jumped)])
-
-
-def _started(basis: LandmarkBasis, seen: Observations, camera: CameraIntrinsics) -> tuple[Observations, Tensor, Tensor]:
-    """Where the fit starts: observations with their scale, parameters, and which frames have a pose at all.
-
-    The pose is closed-form, from the points off mouth and outline; the expression is the expected one.
-    """
-    steady = torch.ones(N_MEDIAPIPE)
-    steady[list(MOUTH + FACE_OVAL + IRISES)] = 0.0
-    pose, scale = torch.empty(len(seen), POSE_SIZE), torch.empty(len(seen))
-    for rows in frame_chunks(len(seen)):
-        part = seen.rows(rows)
-        visible = (part.weights > 0).float()
-        enough = (visible * steady).sum(dim=1, keepdim=True) >= _MIN_STEADY_POINTS
-        shape = basis.deformed(basis.mean, part.expected)
-        weights = torch.where(enough, visible * steady, visible)
-        pose[rows] = weak_perspective_pose(shape, part.points, weights, camera)
-        posed = basis.posed(basis.mean, torch.cat([pose[rows], part.expected], dim=1))
-        scale[rows] = camera.fx / (CAMERA_DISTANCE - posed[..., 2].mean(dim=1))
-    usable = torch.isfinite(pose).all(dim=1) & (scale > 0)
-    euler = torch.from_numpy(np.unwrap(pose[:, :3].nan_to_num().numpy(), axis=0))
-    return replace(seen, px_per_dm=scale), torch.cat([euler, pose[:, 3:], seen.expected], dim=1), usable
-
-
-def _spread_frames(params: Tensor, count: int) -> Tensor:
-    """Rows that cover the clip's poses and expressions: half evenly in time, half farthest from those chosen."""
-    total = len(params)
-    if total <= count:
-        return torch.arange(total)
-    even = torch.linspace(0, total - 1, max(count // 2, 1)).round().long().unique()
-    features = torch.cat([params[:, :3] / 0.2, params[:, POSE_SIZE:]], dim=1)
-    nearest = torch.cdist(features, features[even]).amin(dim=1)
-    chosen = even.tolist()
-    while len(chosen) < count:
-        farthest = int(nearest.argmax())
-        chosen.append(farthest)
-        nearest = torch.minimum(nearest, (features - features[farthest]).norm(dim=1))
-    return torch.tensor(chosen).unique()
-
-
-def _fit_windows(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations, iterations: int) -> Tensor:
-    """Frames solved window after window; each starts from the two frames before it and looks a little ahead."""
-    params = params.clone()
-    for start in range(0, len(seen), _WINDOW):
-        first = max(0, start - _CONTEXT)
-        rows = slice(first, min(len(seen), start + _WINDOW + _LOOK_AHEAD))
-        solved = fit.fit_frames(identity, params[rows], seen.rows(rows), iterations, context=start - first)
-        params[rows] = solved
-    return params
-
-
-def _landmark_loss(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations) -> float:
-    """GeneFace++'s loss of the fitted points in dm; what the solver minimises is robust, so this must fall with it."""
-    total = 0.0
-    for rows in frame_chunks(len(seen)):
-        part = seen.rows(rows)
-        scale = part.px_per_dm[:, None, None]
-        hidden = (part.weights <= 0).float()
-        loss = cal_lan_loss_mp_with_occlusion(
-            fit.points_px(identity, params[rows]) / scale, part.points / scale, hidden
-        )
-        total += float(loss) * len(part.points)
-    return total / len(seen)
-
-
-def _relative_errors(fit: LandmarkFit, identity: Tensor, params: Tensor, seen: Observations) -> NDArray[np.float32]:
-    """Mean error of each frame's visible landmarks over the fitted inter-ocular distance, ``[T]``."""
-    relative = np.empty(len(seen), np.float32)
-    for rows in frame_chunks(len(seen)):
-        part = seen.rows(rows)
-        fitted, visible = fit.points_px(identity, params[rows]), part.weights > 0
+def _relative_errors(fit: LandmarkFit, identity: Tensor, params: Tensor, view: ClipView) -> NDArray[np.float32]:
+    """Mean error of each frame's visible landmarks over the fitted inter-ocular distance, ``[N]``."""
+    relative = []
+    for rows in fit.chunks(len(view)):
+        part, fitted = view.rows(rows), fit.points_px(identity, params[rows])
+        visible = part.weights > 0
         errors = torch.where(visible, (fitted - part.points).norm(dim=-1), 0.0).sum(dim=1) / visible.sum(dim=1)
-        relative[rows] = errors.numpy() / np.maximum(inter_ocular_px(fitted.numpy()), 1e-6)
-    return relative
+        eyes = torch.from_numpy(inter_ocular_px(fitted.cpu().numpy())).to(errors)
+        relative.append((errors / eyes.clamp_min(1e-6)).cpu().numpy())
+    return np.concatenate(relative)
 
 
 def _coefficients(
-    count: int,
-    camera: CameraIntrinsics,
-    face_model: FaceModel,
-    config: FitConfig,
-    rows: NDArray[np.int64],
-    identity: Tensor,
-    params: Tensor,
-    relative: NDArray[np.float32],
+    count: int, person: FittedPerson, version: str, config: FitConfig, solved: _Solved
 ) -> FaceModelCoeffs:
     """Spread the solved frames over the clip; the rest is interpolated."""
-    good = relative <= config.max_residual
+    good = solved.errors <= config.max_residual
     if not good.any():
         raise FitDivergedError(
-            f"the face model fits none of {count} frames: the best error is {100 * relative.min():.0f} % of the "
+            f"the face model fits none of {count} frames: the best error is {100 * solved.errors.min():.0f} % of the "
             "inter-ocular distance; are these landmarks of a face?"
         )
+    frames = solved.frames[good]
     valid = np.zeros(count, bool)
-    valid[rows[good]] = True
+    valid[frames] = True
     residual = np.full(count, np.nan, np.float32)
-    residual[rows[good]] = relative[good]
-    solved = params.numpy()[good]
-    filled = np.stack([np.interp(np.arange(count), rows[good], column) for column in solved.T], axis=1)
-    filled = filled.astype(np.float32)
+    residual[frames] = solved.errors[good]
+    every = np.arange(count)
+    filled = np.stack([np.interp(every, frames, column).astype(np.float32) for column in solved.params[good].T], axis=1)
     return FaceModelCoeffs(
-        identity=identity.numpy(),
+        identity=person.identity,
         expression=filled[:, POSE_SIZE:],
         euler=filled[:, :3],
         translation=filled[:, 3:POSE_SIZE],
         valid=valid,
         residual=residual,
-        camera=camera,
-        face_model_version=face_model.version,
+        camera=person.camera,
+        face_model_version=version,
+        correction=person.correction,
     )

@@ -21,7 +21,7 @@ from data_gen.utils.process_video.face_table import (
     gather_sights,
 )
 from data_gen.utils.process_video.face_tracker import Detector, FaceTracker
-from data_gen.utils.process_video.landmark_smoothing import WINDOW, smooth_landmarks
+from data_gen.utils.process_video.landmark_smoothing import SmoothingConfig, smooth_landmarks
 from data_gen.utils.process_video.look_taker import build_look_taker
 from data_gen.utils.process_video.observation_log import Observations
 from data_gen.utils.process_video.person_linking import LinkConfig, link_persons
@@ -51,6 +51,8 @@ ROW_WIDTH = sum(WIDTHS.values())
 def write_landmarks(table: FaceTable, face: int, segments: Iterable[Observations], path: Path) -> None:
     """Write the smoothed landmarks of one face over the whole video; memory is a block, whatever the length.
 
+    Smoothing restarts at the shots of ``table`` and takes its frame times, so it is as strong at any frame rate.
+
     Args:
         table: of the video.
         face: number of the face.
@@ -69,7 +71,7 @@ def write_landmarks(table: FaceTable, face: int, segments: Iterable[Observations
         with Landmarks2D.writer(path, valid) as writer:
             for start in range(0, len(valid), BLOCK):
                 stop = min(start + BLOCK, len(valid))
-                block = smoothed_block(scratch, valid, start, stop)
+                block = smoothed_block(scratch, valid, table, (start, stop))
                 writer.append(points=block.points, depth=block.depth, blendshapes=block.blendshapes)
     finally:
         scratch.unlink(missing_ok=True)
@@ -86,9 +88,17 @@ def _rows_of_face(
         yield segment.rows[mine], np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)
 
 
-def smoothed_block(scratch: Path, valid: NDArray[np.bool_], start: int, stop: int) -> Landmarks2D:
-    """Smoothed landmarks of frames ``start .. stop``, as smoothing the whole clip at once would give them."""
-    first, last = max(start - WINDOW, 0), min(stop + WINDOW, len(valid))
+def smoothed_block(scratch: Path, valid: NDArray[np.bool_], table: FaceTable, rows: tuple[int, int]) -> Landmarks2D:
+    """Smoothed landmarks of frames ``rows`` (half-open), as smoothing the whole clip at once would give them.
+
+    Args:
+        scratch: raw landmarks of all frames, ``ROW_WIDTH`` float32 numbers each.
+        valid: bool ``[T]``.
+        table: of the video: its frame times and shots.
+        rows: first and stop; at least one frame.
+    """
+    start, stop = rows
+    first, last = _rows_that_matter(table.times_s, start, stop, SmoothingConfig().reach_s)
     packed = np.fromfile(scratch, np.float32, (last - first) * ROW_WIDTH, offset=first * ROW_WIDTH * 4)
     packed = packed.reshape(-1, ROW_WIDTH)
     packed[~valid[first:last]] = np.nan
@@ -96,9 +106,17 @@ def smoothed_block(scratch: Path, valid: NDArray[np.bool_], start: int, stop: in
     points, depth, blendshapes = (
         column.reshape(len(column), *shape) for column, shape in zip(columns, COLUMNS.values(), strict=True)
     )
-    whole = smooth_landmarks(Landmarks2D(points, depth, valid[first:last], blendshapes))
+    raw = Landmarks2D(points, depth, valid[first:last], blendshapes)
+    whole = smooth_landmarks(raw, table.times_s[first:last], table.shot_starts - first)
     inside = slice(start - first, stop - first)
     return Landmarks2D(whole.points[inside], whole.depth[inside], whole.valid[inside], whole.blendshapes[inside])
+
+
+def _rows_that_matter(times_s: NDArray[np.float64], start: int, stop: int, reach_s: float) -> tuple[int, int]:
+    """Half-open range of the rows within ``reach_s`` of rows ``start .. stop``, and one more on each side."""
+    first = int(np.searchsorted(times_s, times_s[start] - reach_s)) - 1
+    last = int(np.searchsorted(times_s, times_s[stop - 1] + reach_s, side="right")) + 1
+    return max(first, 0), min(last, len(times_s))
 
 
 def check_faces(table: FaceTable, sights: Sights, least_px: float) -> None:
@@ -154,7 +172,8 @@ def track_and_landmark(
     for name, array in arrays.items():
         array[segment.rows[mine]] = getattr(segment, name)[mine]
         array[~valid] = np.nan
-    return track, smooth_landmarks(Landmarks2D(arrays["points"], arrays["depth"], valid, arrays["blendshapes"]))
+    raw = Landmarks2D(arrays["points"], arrays["depth"], valid, arrays["blendshapes"])
+    return track, smooth_landmarks(raw, table.times_s, table.shot_starts)
 
 
 def track_in_memory(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_gen.runs import binarizer_nerf
 from data_gen.runs.binarizer_nerf import (
     BinarizerConfig,
+    binarize,
     choose_rows,
     crop_landmarks,
     farthest_points,
@@ -19,10 +20,12 @@ from data_gen.runs.binarizer_nerf import (
     usable_frames,
     write_crops,
 )
+from data_gen.utils.process_video.crop_utils import save_crop_metadata
 from modules.commons.progress import silent
 from modules.commons.workspace import VideoWorkspace
+from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.structures.crops import CropMetadata, CropRegion
-from modules.structures.dataset import last_eleventh
+from modules.structures.dataset import NeRFDataset, last_eleventh
 from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
 from modules.structures.masks import OcclusionTable
 from tests.support.synthetic_head import SyntheticSpeaker
@@ -167,3 +170,30 @@ def test_crops_of_other_rows_are_cut_anew(tmp_path, demo_dir):
     write_crops(space, video, metadata, occlusion, np.array([2, 5]), silent)
     assert sorted(path.name for path in space.crops.iterdir()) == ["000002.jpg", "000005.jpg"]
     assert [path.name for path in space.binary.iterdir()] == ["crops"]
+
+
+def test_conditions_are_of_the_persons_own_units(tmp_path, demo_dir):
+    """The statistics that training z-scores with belong to the corrected model, whichever model is handed in."""
+    rng = np.random.default_rng(0)
+    speaker = SyntheticSpeaker(4, size_hw=(360, 640))
+    video = demo_dir / "carphone_pristine.mp4"
+    correction = rng.normal(scale=0.3, size=(80, 52)).astype(np.float32)
+    coeffs = replace(speaker.coeffs(12), correction=correction)
+    workspace = VideoWorkspace("clip", tmp_path)
+    workspace.processed.mkdir(parents=True)
+    workspace.binary.mkdir(parents=True, exist_ok=True)
+    coeffs.save(workspace.coeffs)
+    speaker.landmarks(coeffs).save(workspace.landmarks)
+    none = np.zeros(12, np.float32), np.zeros((12, N_MEDIAPIPE), bool), np.zeros(0, np.int64)
+    OcclusionTable(*none, np.zeros((0, 8, 8), np.uint8)).save(workspace.hands)
+    save_crop_metadata(CropMetadata((CropRegion(80.0, 60.0, 60.0),), (144, 176), 256), workspace.crop_metadata)
+    own = speaker.model.corrected(correction)
+    raw = condition_from_expression(own, coeffs.identity, coeffs.expression)
+    assert np.abs(raw - condition_from_expression(speaker.model, coeffs.identity, coeffs.expression)).max() > 0.1
+    expected = ConditionStatistics.of(raw)
+    for model in (speaker.model, own):
+        dataset = binarize(workspace, video, "0" * 64, model, BinarizerConfig(), silent)
+        np.testing.assert_array_equal(dataset.condition_mean, expected.mean)
+        np.testing.assert_array_equal(dataset.condition_std, expected.std)
+        back = NeRFDataset.load(workspace.dataset)
+        np.testing.assert_array_equal(back.coeffs.correction, correction)

@@ -1,13 +1,21 @@
-"""The BFM helper against GeneFace++'s own outputs."""
+"""The BFM helper against GeneFace++'s own outputs, and on a made-up small BFM."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modules.commons.errors import ModelFileError
-from modules.commons.workspace import ROOT
+from modules.commons.workspace import FACE_MODEL_FILE, ROOT
+from modules.face_model import choice
 from modules.face_model.bfm import BFM_FILE, FIT_CANVAS, MEDIAPIPE_INDEX_FILE, BfmModel
+from modules.face_model.choice import load_face_model
+from modules.face_model.fitting import FittableModel
 from modules.face_model.keypoints import (
     condition_windows,
     eye_area_percent,
@@ -15,6 +23,9 @@ from modules.face_model.keypoints import (
     inject_blinks,
     smooth_features,
 )
+from modules.face_model.model import FaceModel
+from modules.structures.landmarks import UNMATCHED_BFM
+from tests.support.small_bfm import small_bfm, small_bfm_arrays, write_bfm
 
 FIXTURE = ROOT.parent / "shared" / "fixtures" / "geneface" / "face3d_pose.npz"
 
@@ -84,17 +95,181 @@ def test_windows_smoothing_and_blinks(golden):
 
 
 def test_load_reads_a_user_folder(golden, model, tmp_path):
-    scipy.io.savemat(tmp_path / BFM_FILE, bfm_arrays(golden))
-    np.save(tmp_path / MEDIAPIPE_INDEX_FILE, golden["mp468"].numpy())
-    loaded = BfmModel.load(tmp_path).to("cpu")
-    for name in BfmModel.__dataclass_fields__:
-        torch.testing.assert_close(getattr(loaded, name), getattr(model, name))
+    loaded = BfmModel.load(write_bfm(tmp_path, bfm_arrays(golden), golden["mp468"].numpy()))
+    assert_same(loaded.to("cpu"), model)
 
 
-def test_load_names_the_missing_or_foreign_file(tmp_path):
-    with pytest.raises(ModelFileError, match=BFM_FILE):
-        BfmModel.load(tmp_path)
-    scipy.io.savemat(tmp_path / BFM_FILE, {"something": np.zeros(3)})
-    np.save(tmp_path / MEDIAPIPE_INDEX_FILE, np.zeros(468, np.int64))
-    with pytest.raises(ModelFileError, match="meanshape"):
-        BfmModel.load(tmp_path)
+# --- a made-up small BFM ----------------------------------------------------------------------------------------------
+
+
+def assert_same(one, other):
+    assert one.version == other.version
+    for field in fields(BfmModel)[1:]:
+        torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name), atol=0, rtol=0)
+
+
+def test_a_saved_folder_gives_the_model_of_its_arrays(tmp_path):
+    arrays, index = small_bfm_arrays()
+    loaded = BfmModel.load(write_bfm(tmp_path, arrays, index))
+    assert_same(loaded, small_bfm())
+    assert_same(loaded.to("cpu"), loaded)
+    assert repr(loaded) == f"BfmModel({loaded.version}: 600 vertices, cpu)"
+    mean = arrays["meanshape"].reshape(-1, 3)
+    np.testing.assert_allclose(loaded.mean.numpy(), mean - mean.mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(loaded.triangles.numpy(), arrays["tri"] - 1)
+    np.testing.assert_array_equal(loaded.keypoints.numpy(), arrays["keypoints"][0] - 1)
+
+
+def test_it_can_be_fitted():
+    """The rows are the model at its landmarks; points without a counterpart are not usable."""
+    model: FittableModel = small_bfm()
+    rows, names, prior = model.landmark_rows(), model.expression_names, model.expression_prior()
+    assert (names[0], names[-1], len(set(names))) == ("exp_00", "exp_63", 64)
+    assert rows.usable is not None and set(np.flatnonzero(~rows.usable.numpy())) == set(UNMATCHED_BFM)
+    np.testing.assert_array_equal(rows.weights.numpy(), rows.usable.numpy())
+    generator = torch.Generator().manual_seed(0)
+    identity, expression = torch.randn(80, generator=generator), torch.randn(5, 64, generator=generator)
+    points = rows.mean + rows.identity @ identity + torch.einsum("kce,te->tkc", rows.expression, expression)
+    assert_close(points, small_bfm().landmarks(identity, expression))
+    assert (rows.slide.move == 0).all()
+    assert (prior.std == 1).all() and prior.from_scores.shape == (64, 52) and torch.isinf(prior.upper).all()
+
+
+def test_any_negative_index_is_a_point_without_a_counterpart():
+    arrays, index = small_bfm_arrays()
+    index[[5, 100]] = -1, -7
+    model = BfmModel.from_arrays(arrays, index)
+    usable = model.landmark_rows().usable
+    assert usable is not None and set(np.flatnonzero(~usable.numpy())) == {5, 100, *UNMATCHED_BFM}
+    assert (model.mediapipe_vertices[[5, 100]] == 0).all()
+
+
+def test_points_on_the_mesh_that_geneface_leaves_out_are_left_out():
+    arrays, index = small_bfm_arrays()
+    usable = BfmModel.from_arrays(arrays, np.maximum(index, 3)).landmark_rows().usable
+    assert usable is not None and set(np.flatnonzero(~usable.numpy())) == set(UNMATCHED_BFM)
+
+
+@pytest.mark.parametrize("name", ["meanshape", "idBase", "exBase", "tri", "keypoints", "index"])
+def test_the_version_follows_the_content(name):
+    arrays, index = small_bfm_arrays()
+    before = BfmModel.from_arrays(arrays, index).version
+    assert re.fullmatch("bfm-[0-9a-f]{12}", before)
+    assert BfmModel.from_arrays({**arrays, "texBase": np.ones(3)}, index.astype(np.int32)).version == before
+    changed = {**arrays, "index": index}
+    values = changed[name].copy()
+    values.flat[10] = values.flat[10] + 1 if values.flat[10] < 500 else 1
+    changed[name] = values
+    assert BfmModel.from_arrays(changed, changed.pop("index")).version != before
+
+
+ARRAYS = ("meanshape", "idBase", "exBase", "tri", "keypoints")
+
+
+@pytest.mark.parametrize("lost", ARRAYS)
+def test_a_missing_array_is_named(tmp_path, lost):
+    arrays, index = small_bfm_arrays()
+    del arrays[lost]
+    with pytest.raises(ModelFileError, match=f"does not hold a BFM .*has no '{lost}'"):
+        BfmModel.load(write_bfm(tmp_path, arrays, index))
+
+
+@given(st.sampled_from([*ARRAYS, "index"]), st.integers(0, 2), st.integers(1, 7))
+@settings(max_examples=20, deadline=None)
+def test_wrong_shapes_are_refused(name, axis, less):
+    arrays, index = small_bfm_arrays()
+    given_arrays = {**arrays, "index": index}
+    values = given_arrays[name]
+    axis %= values.ndim
+    if name == "tri":
+        axis, less = 1, 1 + less % 2
+    if name == "keypoints":
+        axis = 1
+    if name == "meanshape":
+        axis, less = 1, less if less % 3 else less + 1
+    given_arrays[name] = np.delete(values, np.s_[:less], axis=axis)
+    with pytest.raises(ValueError, match=MEDIAPIPE_INDEX_FILE if name == "index" else "cannot be read as"):
+        BfmModel.from_arrays(given_arrays, given_arrays.pop("index"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("tri", 0, "tri counts vertices from 1, but names 0"),
+        ("tri", 601, "tri names vertex 601, the last one is 600"),
+        ("keypoints", 0, "keypoints counts vertices from 1"),
+        ("keypoints", 601, "keypoints names vertex 601"),
+        ("index", 600, "names vertex 600, the last one is 599"),
+        ("tri", 1.5, "tri must hold whole numbers"),
+        ("tri", np.nan, "tri must hold whole numbers"),
+        ("meanshape", np.nan, "meanshape holds numbers that are not finite"),
+        ("exBase", np.inf, "exBase holds numbers that are not finite"),
+    ],
+)
+def test_indices_that_count_otherwise_and_odd_numbers_are_refused(tmp_path, name, value, complaint):
+    arrays, index = small_bfm_arrays()
+    (index if name == "index" else arrays[name]).flat[7] = value
+    with pytest.raises(ModelFileError, match=complaint):
+        BfmModel.load(write_bfm(tmp_path, arrays, index))
+
+
+def test_an_index_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="names no vertex at all"):
+        BfmModel.from_arrays(small_bfm_arrays()[0], np.full(468, -1))
+
+
+def test_pickles_are_never_opened(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    folder = write_bfm(tmp_path / "bfm", *small_bfm_arrays())
+    np.save(folder / MEDIAPIPE_INDEX_FILE, np.array([Trap()] * 468, object), allow_pickle=True)
+    with pytest.raises(ModelFileError, match="does not hold a BFM"):
+        BfmModel.load(folder)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory):
+    return write_bfm(tmp_path_factory.mktemp("bfm"), *small_bfm_arrays())
+
+
+@given(st.sampled_from([BFM_FILE, MEDIAPIPE_INDEX_FILE]), st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_files_are_refused_or_are_a_whole_model(small_folder, tmp_path, name, data):
+    content = {file: bytearray((small_folder / file).read_bytes()) for file in (BFM_FILE, MEDIAPIPE_INDEX_FILE)}
+    for place in data.draw(st.lists(st.integers(0, 250), max_size=3)):
+        content[name][place] = data.draw(st.integers(0, 255))
+    whole = len(content[name])
+    cut = data.draw(st.integers(0, whole) | st.just(whole))
+    content[name] = content[name][:cut]
+    for file, written in content.items():
+        (tmp_path / file).write_bytes(written)
+    try:
+        model = BfmModel.load(tmp_path)
+    except ModelFileError as error:
+        assert str(tmp_path) in str(error) and "\n" not in str(error)
+    else:
+        assert cut == whole and len(model.mean) == 600
+        assert all(torch.isfinite(getattr(model, f.name)).all() for f in fields(BfmModel)[1:])
+        assert int(model.mediapipe_vertices.min()) >= 0 and int(model.mediapipe_vertices.max()) < 600
+
+
+@pytest.mark.parametrize("name", [BFM_FILE, MEDIAPIPE_INDEX_FILE])
+def test_a_missing_file_is_one_sentence_with_folder_and_names(tmp_path, name):
+    folder = write_bfm(tmp_path / "bfm2009", *small_bfm_arrays())
+    (folder / name).unlink()
+    with pytest.raises(ModelFileError, match=f"{folder} lacks {re.escape(name)}; .*{BFM_FILE} and .* there"):
+        BfmModel.load(folder)
+    with pytest.raises(ModelFileError, match=f"nowhere lacks {BFM_FILE} and {MEDIAPIPE_INDEX_FILE}"):
+        BfmModel.load(tmp_path / "nowhere")
+
+
+def test_a_configuration_names_its_model(tmp_path, monkeypatch):
+    assert load_face_model("embedded").version == FaceModel.load(FACE_MODEL_FILE).version
+    monkeypatch.setattr(choice, "BFM2009_DIR", tmp_path)
+    with pytest.raises(ModelFileError, match=str(tmp_path)):
+        load_face_model("bfm2009")
+    write_bfm(tmp_path, *small_bfm_arrays())
+    assert load_face_model("bfm2009").version == small_bfm().version

@@ -237,7 +237,7 @@ def test_to_moves_every_tensor(model):
     moved = model.to("meta")
     tensors = [getattr(moved, f.name) for f in fields(moved)]
     tensors = [t for t in tensors if isinstance(t, torch.Tensor)] + list(moved.region_weights.values())
-    assert len(tensors) == 15 and all(t.device.type == "meta" for t in tensors)
+    assert len(tensors) == 18 and all(t.device.type == "meta" for t in tensors)
     assert model.mean.device.type == "cpu"
 
 
@@ -266,3 +266,48 @@ def test_changed_content_is_noticed(tmp_path):
     np.savez(tmp_path / "edited.npz", **arrays)
     with pytest.raises(CheckpointError, match="damaged"):
         FaceModel.load(tmp_path / "edited.npz")
+
+
+@pytest.fixture(scope="module")
+def correction(model):
+    return 0.3 * torch.randn(model.n_identity, model.n_expression, generator=torch.Generator().manual_seed(4))
+
+
+def test_a_correction_moves_mesh_landmarks_and_rows_alike(model, correction):
+    generator = torch.Generator().manual_seed(1)
+    identity, expression = torch.randn(model.n_identity, generator=generator), torch.rand(3, model.n_expression)
+    own = model.corrected(correction)
+    brought_along = expression @ correction.T  # identity that each frame's expression brings along
+    for part in ("vertices", "landmarks"):
+        wanted = torch.stack(
+            [
+                getattr(model, part)(identity + more, frame[None])[0]
+                for frame, more in zip(expression, brought_along, strict=True)
+            ]
+        )
+        torch.testing.assert_close(getattr(own, part)(identity, expression), wanted, atol=1e-4, rtol=0)
+    rows, plain = own.landmark_rows(), model.landmark_rows()
+    torch.testing.assert_close(rows.expression, plain.expression + plain.identity @ correction, atol=1e-5, rtol=0)
+    assert own.version == model.version and own.correction is not None
+    assert (own.vertices(identity, 0 * expression) == model.vertices(identity, 0 * expression)).all()
+
+
+def test_correcting_replaces_and_nothing_changes_nothing(model, correction):
+    own = model.corrected(correction.numpy())
+    assert model.corrected(None) is model and model.corrected(torch.zeros_like(correction)) is model
+    assert own.corrected(correction) is own
+    torch.testing.assert_close(own.corrected(None).expression_basis, model.expression_basis, atol=1e-6, rtol=0)
+    assert own.corrected(None).correction is None
+    other = own.corrected(2 * correction)
+    torch.testing.assert_close(
+        other.expression_basis, model.corrected(2 * correction).expression_basis, atol=1e-6, rtol=0
+    )
+    assert own.to("cpu").correction is not None
+
+
+@pytest.mark.parametrize("wrong", ["shape", "nan"])
+def test_a_correction_of_something_else_is_refused(model, correction, wrong):
+    bad = correction[:-1] if wrong == "shape" else correction.clone().fill_(torch.nan)
+    with pytest.raises(CheckpointError, match=r"needs \(80, 52\); prepare the video again") as error:
+        model.corrected(bad)
+    assert "\n" not in str(error.value)

@@ -119,3 +119,24 @@ def test_single_code_changes_nothing_else():
     config = small_config()
     assert single_code(config).individual_embedding_num == 1
     assert single_code(config).position_grid == config.position_grid
+
+
+def test_conditions_are_the_persons_own_whoevers_head_is_rendered_onto():
+    model = SyntheticSpeaker(0).model
+    generator = torch.Generator().manual_seed(1)
+    own = 0.2 * torch.randn(model.n_identity, model.n_expression, generator=generator)
+    field = PersonField(small_config(), model.n_identity, 4, own)
+    plain = PersonField(small_config(), model.n_identity, 4)
+    for person in (field, plain):
+        person.motion_bank[0], person.motion_bank[1] = -1e3, 1e3  # clamps nothing
+    expression = torch.rand(6, model.n_expression, generator=generator).numpy()
+    onto_self = field.condition_windows(model.corrected(own), expression)
+    torch.testing.assert_close(field.condition_windows(model, expression), onto_self, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        field.condition_windows(model.corrected(3 * own), expression), onto_self, atol=1e-4, rtol=0
+    )
+    generic = plain.condition_windows(model, expression)
+    torch.testing.assert_close(plain.condition_windows(model.corrected(own), expression), generic, atol=1e-4, rtol=0)
+    assert (generic - onto_self).abs().max() > 0.1
+    own.zero_()
+    assert field.correction is not None and field.correction.abs().max() > 0, "a person keeps its own copy"

@@ -12,7 +12,9 @@ from modules.structures.cameras import (
     CAMERA_DISTANCE,
     CameraIntrinsics,
     camera_pose,
+    dataset_translation,
     euler_from_rotation,
+    fitted_translation,
     head_pose,
     ngp_pose,
     pose6,
@@ -40,6 +42,12 @@ def assert_close(actual, expected):
 def test_golden_rotation_and_camera_pose(golden):
     assert_close(rotation_matrices(golden["euler"]), golden["rotation"])
     assert_close(camera_pose(golden["euler"], golden["trans"]), golden["c2w"])
+
+
+def test_golden_translations_of_datasets(golden):
+    assert_close(dataset_translation(golden["trans"]), golden["trans_ds"])
+    assert_close(fitted_translation(golden["trans_ds"]), golden["trans"])
+    assert dataset_translation(golden["trans"]).dtype == np.float32
 
 
 def test_golden_ngp_pose_and_pose6(golden):

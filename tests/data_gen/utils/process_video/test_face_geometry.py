@@ -1,5 +1,9 @@
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_gen.utils.process_video.face_geometry import (
     distance_in_faces,
@@ -50,10 +54,57 @@ def test_yaw_is_the_turn_of_the_line_between_the_sides(degrees):
     assert yaw_rad(points, depth) == pytest.approx(angle)
 
 
-def test_the_square_ignores_jitter_and_follows_motion():
-    jittered = steadied(CropRegion(100, 100, 200), CropRegion(101, 100, 202))
-    assert jittered.center_x == pytest.approx(100.1, abs=0.02)
-    moved = steadied(jittered, CropRegion(140, 100, 200))
-    assert moved.center_x == pytest.approx(140, abs=0.01)
+def test_the_square_is_frozen_under_jitter_to_the_last_bit():
+    start = CropRegion(100.3, 100.7, 200.1, 0.2)
+    random = np.random.default_rng(0)
+    region = start
+    for _ in range(200):
+        x, y = random.uniform(-2.5, 2.5, 2)
+        wanted = CropRegion(
+            start.center_x + x, start.center_y + y, start.side * 1.03, 0.2 + random.uniform(-0.03, 0.03)
+        )
+        region = steadied(region, wanted)
+    assert region == start
+
+
+def test_quick_motion_is_followed_at_once_and_slow_motion_closely():
+    region = steadied(CropRegion(100, 100, 200), CropRegion(140, 100, 200))
+    assert (region.center_x, region.center_y, region.angle_rad) == (140, 100, 0)
+    assert region.side == pytest.approx(200)
+    assert steadied(region, CropRegion(140, 100, 300)).side == pytest.approx(300)
+    for step in range(100):  # half a percent of the side per frame
+        wanted = CropRegion(140 + step, 100, 200)
+        region = steadied(region, wanted)
+        assert abs(region.center_x - wanted.center_x) <= 0.025 * 200
+
+
+def test_the_short_way_round_is_taken():
     turned = steadied(CropRegion(0, 0, 100, 3.1), CropRegion(0, 0, 100, -3.1))
-    assert abs(np.remainder(turned.angle_rad - 3.1, 2 * np.pi)) < 0.1, "the short way round"
+    assert abs(np.remainder(turned.angle_rad - 3.1, 2 * np.pi)) < 0.1
+
+
+@given(
+    path=st.lists(
+        st.tuples(st.floats(-300, 300), st.floats(-300, 300), st.floats(40, 400), st.floats(-3.1, 3.1)),
+        min_size=1,
+        max_size=12,
+    ),
+    reach=st.sampled_from([0.01, 0.1, 1.0]),
+)
+def test_the_square_is_never_far_behind_and_never_overshoots(path, reach):
+    region = CropRegion(0, 0, 200, 0)
+    for x, y, side, angle in path:
+        wanted = CropRegion(reach * x, reach * y, 200 + reach * (side - 200), reach * angle)
+        after = steadied(region, wanted)
+        before_off, off = _offset(region, wanted), _offset(after, wanted)
+        assert (off <= before_off + 1e-6).all(), "nearer, or as near"
+        assert (off <= np.array([0.025 * region.side, 0.04, 0.04]) + 1e-6).all(), "never far behind"
+        assert (_offset(region, after) <= before_off + 1e-6).all(), "no further than what it follows"
+        region = after
+
+
+def _offset(one, other):
+    """(centre distance px, log side, turn) between two squares."""
+    turn = abs(math.remainder(other.angle_rad - one.angle_rad, 2 * math.pi))
+    distance = np.hypot(other.center_x - one.center_x, other.center_y - one.center_y)
+    return np.array([distance, abs(np.log(other.side / one.side)), turn])

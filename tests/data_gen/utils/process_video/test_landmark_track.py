@@ -53,8 +53,9 @@ def logged(sightings, count, segment_length):
     ]
 
 
-def smoothed_at_once(sightings, track):
+def smoothed_at_once(sightings, table, face=0):
     """The plain way: everything in memory, unseen rows NaN, the whole clip smoothed in one go."""
+    track = table.track_over_video(face)
     valid = np.isin(track.status, [FrameStatus.DETECTED, FrameStatus.OCCLUDED, FrameStatus.PROFILE])
     points = np.full((len(valid), 478, 2), np.nan, np.float32)
     depth, blendshapes = np.full((len(valid), 478), np.nan, np.float32), np.full((len(valid), 52), np.nan, np.float32)
@@ -62,7 +63,7 @@ def smoothed_at_once(sightings, track):
         if valid[seen.row]:
             points[seen.row], depth[seen.row] = seen.result.points, seen.result.depth
             blendshapes[seen.row] = seen.result.blendshapes
-    return smooth_landmarks(Landmarks2D(points, depth, valid, blendshapes))
+    return smooth_landmarks(Landmarks2D(points, depth, valid, blendshapes), table.times_s, table.shot_starts)
 
 
 def assert_same(made, expected):
@@ -87,8 +88,23 @@ def test_blocks_join_to_what_smoothing_the_whole_clip_gives(tmp_path, monkeypatc
         write_landmarks(table, face, segments, path)
         made = Landmarks2D.load(path)
         assert len(made) == 75
-        assert_same(made, smoothed_at_once(sightings, table.track_over_video(face)))
+        assert_same(made, smoothed_at_once(sightings, table, face))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["landmarks0.npz", "landmarks1.npz"], "and nothing else stays"
+
+
+@pytest.mark.parametrize("block", [1, 13, 64])
+def test_frame_rates_and_cuts_reach_the_smoothing(tmp_path, monkeypatch, block):
+    """60 fps, then uneven times: the stretch is longer in frames than at 25 fps; a cut without a jump ends it."""
+    monkeypatch.setattr(landmark_track, "BLOCK", block)
+    steps = np.where(np.arange(90) < 60, 1 / 60, 1 / 12) + np.random.default_rng(0).uniform(0, 0.02, 90)
+    sightings = [noisy(row, 0 if row < 30 else 1) for row in range(90)]
+    segments = logged(sightings, 90, 32)
+    table = table_of(gather_sights(segments), [[0, 1]], 90, starts=(0, 30), times_s=np.cumsum(steps) - steps[0])
+    write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
+    made = Landmarks2D.load(tmp_path / "landmarks.npz")
+    assert_same(made, smoothed_at_once(sightings, table))
+    alone = table_of(gather_sights(logged(sightings[:30], 30, 32)), [[0]], 30, times_s=table.times_s[:30])
+    np.testing.assert_array_equal(made.points[:30], smoothed_at_once(sightings[:30], alone).points)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,7 +121,7 @@ def test_any_gaps_leaps_blocks_and_segments_give_the_same(tmp_path, rows, leaps,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(landmark_track, "BLOCK", block)
         write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
-    assert_same(Landmarks2D.load(tmp_path / "landmarks.npz"), smoothed_at_once(sightings, table.track_over_video(0)))
+    assert_same(Landmarks2D.load(tmp_path / "landmarks.npz"), smoothed_at_once(sightings, table))
 
 
 def test_what_was_seen_looking_back_lies_in_a_later_segment_and_lands_in_its_own_row(tmp_path):
@@ -115,7 +131,7 @@ def test_what_was_seen_looking_back_lies_in_a_later_segment_and_lands_in_its_own
     write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
     made = Landmarks2D.load(tmp_path / "landmarks.npz")
     assert np.flatnonzero(made.valid).tolist() == list(range(20, 40))
-    assert_same(made, smoothed_at_once([*before, *later], table.track_over_video(0)))
+    assert_same(made, smoothed_at_once([*before, *later], table))
 
 
 def test_tracks_of_one_person_are_one_table(tmp_path):
@@ -123,9 +139,7 @@ def test_tracks_of_one_person_are_one_table(tmp_path):
     segments = logged([*first, *second], 50, 8)
     table = table_of(gather_sights(segments), [[0, 5]], 50, starts=(0, 30))
     write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
-    assert_same(
-        Landmarks2D.load(tmp_path / "landmarks.npz"), smoothed_at_once([*first, *second], table.track_over_video(0))
-    )
+    assert_same(Landmarks2D.load(tmp_path / "landmarks.npz"), smoothed_at_once([*first, *second], table))
 
 
 def test_only_frames_in_which_there_is_something_to_fit_are_valid(tmp_path):
@@ -142,7 +156,7 @@ def test_only_frames_in_which_there_is_something_to_fit_are_valid(tmp_path):
     write_landmarks(table, 0, segments, tmp_path / "landmarks.npz")
     made = Landmarks2D.load(tmp_path / "landmarks.npz")
     np.testing.assert_array_equal(made.valid, (status == FrameStatus.DETECTED) | (status == FrameStatus.PROFILE))
-    assert_same(made, smoothed_at_once(sightings, table.track_over_video(0)))
+    assert_same(made, smoothed_at_once(sightings, table))
 
 
 def test_a_damaged_log_leaves_nothing_behind(tmp_path):
