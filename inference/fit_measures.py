@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from data_gen.utils.evaluate_fit.measures import REGIONS, region_errors, relative_errors, widest_open
 from data_gen.utils.evaluate_fit.stability import turn_jitter_deg
-from data_gen.utils.process_video.fit_residuals import slide_at
 from inference.prepared import PreparedSource
 from modules.face_model.model import FaceModel
 from modules.face_model.projection import project
@@ -70,7 +69,7 @@ class FittedFace:
         """MediaPipe's points on the fitted face in frames ``first .. stop``: ``[stop - first, 478, 2]`` px."""
         expression, euler, translation = self._pose(first, stop)
         points = self._points + torch.einsum("kce,te->tkc", self._moves, expression)
-        points[:, list(FACE_OVAL)] += slide_at(self._slide, euler[:, 1].float())
+        points[:, list(FACE_OVAL)] += self._slide.at(euler[:, 1].float())
         return project(points.double(), euler, translation, self._coeffs.camera)[0].numpy()
 
     def frame(self, row: int) -> FittedFrame:

@@ -36,13 +36,13 @@ from data_gen.utils.process_audio.vad import detect_speech  # noqa: E402
 from data_gen.utils.process_video.face_detector import FaceDetector  # noqa: E402
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm  # noqa: E402
 from data_gen.utils.process_video.landmark_track import track_and_landmark  # noqa: E402
+from data_gen.utils.process_video.landmark_visibility import inside_frame  # noqa: E402
 from modules.commons.config import load_config  # noqa: E402
 from modules.commons.errors import ConfigError, GeneFaceError  # noqa: E402
 from modules.commons.log import configure_logging  # noqa: E402
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, WHISPER_FILE  # noqa: E402
 from modules.face_model.model import FaceModel  # noqa: E402
 from modules.structures.audio import AudioClip, AudioFeatures  # noqa: E402
-from modules.structures.cameras import CameraIntrinsics  # noqa: E402
 from modules.structures.face_coeffs import FaceModelCoeffs  # noqa: E402
 from modules.structures.frames import Frame  # noqa: E402
 from modules.structures.landmarks import LIP_CORNERS, LIP_GAP_PAIRS, OUTER_EYE_CORNERS, Landmarks2D  # noqa: E402
@@ -147,7 +147,8 @@ def fit(tracked: TrackedClip, face_model: FaceModel, cache: Path) -> FaceModelCo
         coeffs = FaceModelCoeffs.load(cache)
         if coeffs.face_model_version == face_model.version and len(coeffs) == len(tracked.landmarks):
             return coeffs
-    coeffs = fit_3dmm(tracked.landmarks, CameraIntrinsics.for_frame(*tracked.size_wh), face_model)
+    inside = inside_frame(tracked.landmarks.points, tracked.size_wh)
+    coeffs = fit_3dmm(tracked.landmarks, None, face_model, weights=inside, size_wh=tracked.size_wh)
     coeffs.save(cache)
     return coeffs
 

@@ -41,7 +41,7 @@ from data_gen.utils.build_face_model.outline import TURNS_DEG, measure_outline
 from data_gen.utils.build_face_model.refine import anchor_places, freedom, moved_anchors, solve_moves
 from data_gen.utils.build_face_model.regions import build_regions
 from data_gen.utils.build_face_model.semantics import Anchors, bind_contours, contour_chains
-from data_gen.utils.build_face_model.tracked import ClipSample, fit_samples, read_samples
+from data_gen.utils.build_face_model.tracked import ClipSample, FittedClip, fit_samples, read_samples
 from data_gen.utils.build_face_model.views import View, view_heads
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
 from modules.commons.config import load_config
@@ -83,7 +83,7 @@ def build(
     turns = np.repeat(TURNS_DEG, VIEWS_PER_TURN)
     yaws = np.radians(turns + generator.uniform(-TURN_JITTER_DEG, TURN_JITTER_DEG, len(turns)))
     views = view_heads(_model(arrays), landmarker, yaws, generator)
-    arrays |= measure_outline(_model(arrays), views)
+    arrays |= measure_outline(_model(arrays), views, [])
     for _ in range(REFINEMENTS):
         arrays |= _refined(_model(arrays), geometry, samples, views)
     if samples:
@@ -112,14 +112,16 @@ def _refined(model: FaceModel, geometry: HeadGeometry, samples: list[ClipSample]
     clips = fit_samples(model, samples) if samples else []
     moves = solve_moves(model, freedom(model, contour_chains(geometry)), clips, views)
     logger.info("anchors move by %.2f mm on average", 100 * np.linalg.norm(moves, axis=1).mean())
-    return _settled(model, geometry, moves, views)
+    return _settled(model, geometry, moves, views, clips)
 
 
-def _settled(model: FaceModel, geometry: HeadGeometry, moves: NDArray[np.float64], views: list[View]) -> Arrays:
+def _settled(
+    model: FaceModel, geometry: HeadGeometry, moves: NDArray[np.float64], views: list[View], clips: list[FittedClip]
+) -> Arrays:
     """Moved anchors back on surface and contours, and the outline's slide from there."""
     arrays = _arrays(geometry) | {"landmark_mirror": model.landmark_mirror.numpy().astype(np.int32)}
     arrays |= _anchor_arrays(moved_anchors(model, geometry, moves))
-    slide = measure_outline(_model(arrays), views)
+    slide = measure_outline(_model(arrays), views, clips)
     names = ("landmark_triangles", "landmark_weights", "landmark_mirror")
     return {name: arrays[name] for name in names} | slide
 
@@ -128,21 +130,30 @@ def _calibrated(
     geometry: HeadGeometry, arrays: Arrays, samples: list[ClipSample], views: list[View]
 ) -> tuple[HeadGeometry, Arrays]:
     """Mean, spread and score meaning of real people's coefficients."""
-    # expressions held close to the scores: what persists, such as a jaw that never shuts, is the mean face's fault
+    # expressions held close to the scores: what persists is people's shape
     strict = {"expression_std": np.full(len(ARKIT_NAMES), STRICT_STD, np.float32)}
     model = _model(arrays | strict)
     identities, _, _ = gather(model, fit_samples(model, samples))
     mean, scale = identity_statistics(identities)
     logger.info("identity spread %.2f, mean off by %.2f rms", scale.mean(), np.sqrt(np.square(mean).mean()))
     geometry = calibrated(geometry, mean, scale)
-    arrays = arrays | _geometry_arrays(geometry)
-    unmoved = np.zeros((N_MEDIAPIPE, 3))
-    arrays |= _settled(_model(arrays), geometry, unmoved, views)  # lips and lids face each other on the new mean
+    arrays = _on_mean(arrays, geometry, views)
     arrays |= _refined(_model(arrays), geometry, samples, views)  # the rest of what looked like wrong anchors
+    return geometry, arrays | _score_arrays(_meaning(arrays, samples))
+
+
+def _on_mean(arrays: Arrays, geometry: HeadGeometry, views: list[View]) -> Arrays:
+    """The model on a new mean shape; lips and lids face each other there too."""
+    model = _model(arrays | _geometry_arrays(geometry))
+    unmoved = np.zeros((N_MEDIAPIPE, 3))
+    return arrays | _geometry_arrays(geometry) | _settled(model, geometry, unmoved, views, [])
+
+
+def _meaning(arrays: Arrays, samples: list[ClipSample]) -> ScoreMeaning:
     model = _model(arrays)
     _, expressions, scores = gather(model, fit_samples(model, samples))
-    units = score_meaning(expressions, scores, model.expression_names, ScoreMeaning.assumed(len(ARKIT_NAMES)))
-    return geometry, arrays | _score_arrays(units)
+    assumed = ScoreMeaning.assumed(len(ARKIT_NAMES))
+    return score_meaning(expressions, scores, model.expression_names, assumed)
 
 
 def _model(arrays: Arrays) -> FaceModel:

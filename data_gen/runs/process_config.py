@@ -12,6 +12,7 @@ from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
 from data_gen.utils.process_video.person_linking import LinkConfig
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 from data_gen.utils.process_video.tracker_state import FollowConfig
+from modules.commons.device import DeviceName
 from modules.face_model.choice import FaceModelName
 
 
@@ -71,10 +72,12 @@ class ProcessVideoConfig:
     Attributes:
         face_model: what is fitted: 'embedded', or 'bfm2009' when its files are there; only the first can be trained
             and rendered with.
+        device: where it is fitted; no result depends on it but for rounding.
     """
 
     task: Literal["process_video"] = "process_video"
     face_model: FaceModelName = "embedded"
+    device: DeviceName = "auto"
     shots: ShotConfig = field(default_factory=ShotConfig)
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)

@@ -194,11 +194,11 @@ def hands(stage: StageInput) -> None:
 def fit(stage: StageInput) -> None:
     """Fit the face model to the landmarks."""
     stage.progress("fit", 0, 1)
-    model = load_face_model(stage.config.face_model)
+    model, device = load_face_model(stage.config.face_model), pick_device(stage.config.device)
     if isinstance(model, BfmModel):
-        fit_bfm_for_a_video(stage.workspace, model, stage.config.fit)
+        fit_bfm_for_a_video(stage.workspace, model, stage.config.fit, device=device)
     else:
-        fit_3dmm_for_a_video(stage.workspace, model, stage.config.fit)
+        fit_3dmm_for_a_video(stage.workspace, model, stage.config.fit, device=device)
     stage.progress("fit", 1, 1)
 
 

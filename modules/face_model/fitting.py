@@ -31,6 +31,16 @@ class OutlineSlide:
         """Points that stay where they are."""
         return cls(torch.zeros(1), torch.zeros(1, len(FACE_OVAL), 3))
 
+    def at(self, yaw_rad: Tensor) -> Tensor:
+        """Moves at euler y angles ``[T]`` rad: ``[T, 36, 3]`` dm, held beyond the table's ends."""
+        last = len(self.yaw_rad) - 1
+        if last == 0:
+            return self.move.expand(len(yaw_rad), -1, -1)
+        above = torch.searchsorted(self.yaw_rad, yaw_rad.detach().contiguous()).clamp(1, last)
+        low, high = self.yaw_rad[above - 1], self.yaw_rad[above]
+        share = ((yaw_rad - low) / (high - low)).clamp(0.0, 1.0)[:, None, None]
+        return torch.lerp(self.move[above - 1], self.move[above], share)
+
     def to(self, device: torch.device | str) -> OutlineSlide:
         return OutlineSlide(self.yaw_rad.to(device), self.move.to(device))
 

@@ -21,7 +21,7 @@ from modules.commons.errors import CheckpointError
 from modules.face_model.fitting import ExpressionPrior, LandmarkRows, OutlineSlide
 from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE
 
-FACE_MODEL_SCHEMA = "face-model/1"
+FACE_MODEL_SCHEMA = "face-model/2"
 Region = Literal["mouth", "lower_face", "face"]
 REGIONS: tuple[Region, ...] = ("mouth", "lower_face", "face")
 
@@ -278,11 +278,7 @@ def from_arrays(arrays: Mapping[str, NDArray], *, version: str) -> FaceModel:
 
 
 def _calibration(arrays: Mapping[str, NDArray]) -> dict[str, Any]:
-    """What real and painted faces taught; files of schema 1 do not know it yet."""
-    if "outline_yaw" not in arrays:
-        units = len(arrays["expression_names"])
-        neutral = {"score_gain": torch.ones(units), "score_offset": torch.zeros(units)}
-        return {**neutral, "expression_std": torch.full((units,), 0.3), "outline_slide": OutlineSlide.none()}
+    """What real and painted faces taught."""
     names = ("score_gain", "score_offset", "expression_std", "outline_yaw", "outline_slide")
     real = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in names}
     slide = OutlineSlide(real.pop("outline_yaw"), real.pop("outline_slide"))

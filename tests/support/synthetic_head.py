@@ -16,7 +16,7 @@ from modules.face_model.model import MOUTH_UNITS, FaceModel
 from modules.face_model.projection import project
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 from modules.structures.face_coeffs import FaceModelCoeffs
-from modules.structures.landmarks import Landmarks2D
+from modules.structures.landmarks import FACE_OVAL, Landmarks2D
 
 FACE_MODEL = Path(__file__).parents[2] / "checkpoints" / "face_model" / "face_model.npz"
 FACE_HEIGHT_DM = 1.53
@@ -117,6 +117,7 @@ class SyntheticSpeaker:
         """Exact landmarks of all frames; the blendshape scores are the true expression (``_neutral`` 0)."""
         expression = torch.from_numpy(coeffs.expression)
         points = self.model.landmarks(torch.from_numpy(coeffs.identity), expression)
+        points[:, list(FACE_OVAL)] += self.model.outline_slide.at(torch.from_numpy(coeffs.euler)[:, 1])
         pixels, depth = project(
             points, torch.from_numpy(coeffs.euler), torch.from_numpy(coeffs.translation), coeffs.camera
         )

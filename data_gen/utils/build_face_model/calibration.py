@@ -21,7 +21,7 @@ from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES
 
 ROUNDS = 15
 SCALE_RANGE = (0.4, 2.5)
-GAIN_RANGE, OFFSET_RANGE = (0.0, 1.5), (-0.1, 0.1)
+GAIN_RANGE, LARGEST_OFFSET = (0.0, 1.5), 0.1
 STD_RANGE = (0.03, 0.35)
 ASSUMED_STD = 0.3
 """Spread of an expression around MediaPipe's score while nothing is known of it."""
@@ -185,5 +185,5 @@ def _robust_line(
         center, level = w @ x, w @ y
         slope = (w @ ((x - center) * (y - level)) + _GAIN_EVIDENCE) / (w @ np.square(x - center) + _GAIN_EVIDENCE)
         gain = float(np.clip(slope, *GAIN_RANGE))
-        offset = float(np.clip(level - gain * center, *OFFSET_RANGE))
+        offset = float(np.clip(level - gain * center, -LARGEST_OFFSET, LARGEST_OFFSET))
     return gain, offset

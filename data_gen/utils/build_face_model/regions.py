@@ -25,6 +25,8 @@ EAR_MARGIN_DM = 0.06
 MOUTH_FULL_DM, MOUTH_REACH_DM = 0.03, 0.12
 """The mouth region is 1 up to the first distance from the lips and 0 beyond the second."""
 SMOOTHING_ROUNDS = 2
+SPREAD_CUT = 0.06
+"""Weights below it are what averaging spread beyond a border: the nose's tip is no lower face."""
 
 
 def build_regions(geometry: HeadGeometry, places: NDArray[np.float64]) -> dict[str, NDArray]:
@@ -48,6 +50,7 @@ def build_regions(geometry: HeadGeometry, places: NDArray[np.float64]) -> dict[s
     for name, weight in regions.items():
         for _ in range(SMOOTHING_ROUNDS):
             weight = _averaged(weight, triangles)
+        weight = np.clip((weight - SPREAD_CUT) / (1 - SPREAD_CUT), 0, 1)
         weight[below < 1e-6] = 0.0  # averaging must not run down the coarse triangles of the neck
         weight = 0.5 * (weight + weight[geometry.patch.mirror])
         weight[on_lips] = 1.0

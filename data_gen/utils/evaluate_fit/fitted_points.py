@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_gen.utils.process_video.fit_residuals import corrected_rows, slide_at
+from data_gen.utils.process_video.fit_residuals import corrected_rows
 from modules.face_model.fitting import FittableModel
 from modules.face_model.projection import project
 from modules.structures.face_coeffs import FaceModelCoeffs
@@ -36,6 +36,6 @@ def fitted_points(coeffs: FaceModelCoeffs, face_model: FittableModel) -> NDArray
             torch.from_numpy(values[part]) for values in (coeffs.euler, coeffs.translation, coeffs.expression)
         )
         shape = neutral + (expression @ rows.expression.flatten(0, 1).T).unflatten(1, (-1, 3))
-        shape[:, list(FACE_OVAL)] += slide_at(rows.slide, euler[:, 1])
+        shape[:, list(FACE_OVAL)] += rows.slide.at(euler[:, 1])
         points[part] = project(shape, euler, translation, coeffs.camera)[0].numpy()
     return points

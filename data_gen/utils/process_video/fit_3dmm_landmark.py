@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,18 +19,16 @@ from data_gen.utils.process_video.fit_config import INNER_LIP_GAPS, FitConfig
 from data_gen.utils.process_video.fit_residuals import POSE_SIZE, LandmarkBasis, corrected_rows
 from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit
 from data_gen.utils.process_video.fit_start import ClipView, spread_frames, started, view_of
+from data_gen.utils.process_video.fit_tables import FitTables
 from modules.commons.errors import FitDivergedError, GeneFaceError
 from modules.commons.workspace import VideoWorkspace
 from modules.face_model.fitting import ExpressionPrior, FittableModel, LandmarkRows
 from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
 from modules.structures.cameras import CameraIntrinsics
-from modules.structures.crops import CropMetadata
 from modules.structures.face_coeffs import FaceModelCoeffs, FittedPerson
-from modules.structures.frame_index import FrameIndex
 from modules.structures.landmarks import (
     EYES,
     INNER_LIP,
-    N_MEDIAPIPE,
     OUTER_EYE_CORNERS,
     OUTER_LIP,
     UNMATCHED_BFM,
@@ -39,7 +36,6 @@ from modules.structures.landmarks import (
     Landmarks2D,
     inter_ocular_px,
 )
-from modules.structures.masks import OcclusionTable
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +43,8 @@ _MIN_DISTANCE_DM = 5.0
 _INTER_OCULAR_DM = 0.9
 _FOCAL_RANGE = (0.3, 30.0)
 """Focal lengths over the longer side of the frame that a lens may have; outside, a head's depth is lost in rounding."""
+_WIDEST_GUESS = 0.7
+"""A phone's front camera; what looks wider still is an error of the landmarks."""
 
 
 def landmark_loss_weights(
@@ -123,7 +121,8 @@ def fit_3dmm(
     if person is None:
         focal_range = _focal_range(landmarks, usual) if camera is None else None
         person = _fit_person(fit, view, face_model, config, focal_range)
-        fit = LandmarkFit(_basis(rows, person), person.camera, terms)
+        basis = fit.basis if person.correction is None else _basis(rows, person)
+        fit = LandmarkFit(basis, person.camera, terms)
     identity = torch.as_tensor(person.identity, dtype=torch.float32).to(device)
     view, params = _started(fit, identity, view)
     params = fit.fit_frames(identity, params, view, config.frame_iterations)
@@ -246,7 +245,7 @@ def _least_focal(landmarks: Landmarks2D) -> float:
 
 def _focal_range(landmarks: Landmarks2D, usual: CameraIntrinsics) -> tuple[float, float]:
     """Focal lengths, px, that an estimate may have."""
-    low, high = (bound * max(usual.width, usual.height) for bound in _FOCAL_RANGE)
+    low, high = (bound * max(usual.width, usual.height) for bound in (_WIDEST_GUESS, _FOCAL_RANGE[1]))
     return max(low, min(_least_focal(landmarks), usual.fx)), high
 
 
@@ -260,24 +259,14 @@ def fit_3dmm_for_a_video(
     """Fit a prepared video and write its coefficients; shots are those of its frame index, when it has one.
 
     Raises:
-        GeneFaceError: when the landmarks or the crop metadata are missing, foreign or disagree.
+        GeneFaceError: a table is missing, is something else, or disagrees with the others.
         FitDivergedError: when nothing can be fitted.
     """
-    landmarks = _read(workspace.landmarks, Landmarks2D.load)
-    metadata = _read(workspace.crop_metadata, lambda path: CropMetadata.from_json(path.read_text(), path))
-    weights = None
-    if workspace.hands.is_file():
-        hidden = _read(workspace.hands, OcclusionTable.load).hidden
-        if hidden.shape != (len(landmarks), N_MEDIAPIPE):
-            raise GeneFaceError(
-                f"{workspace.hands} covers {len(hidden)} frames, {workspace.landmarks} {len(landmarks)}"
-            )
-        weights = ~hidden
-    shots = _read(workspace.frame_index, FrameIndex.load).shot_starts if workspace.frame_index.is_file() else None
-    height, width = metadata.frame_size_hw
+    tables = FitTables.load(workspace)
     coeffs = fit_3dmm(
-        landmarks, None, face_model, config, weights, size_wh=(width, height), device=device, shot_starts=shots
-    )
+        tables.landmarks, None, face_model, config, tables.visible,
+        size_wh=tables.size_wh, device=device, shot_starts=tables.shot_starts,
+    )  # fmt: skip
     workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
     coeffs.save(workspace.coeffs)
     logger.info(
@@ -285,15 +274,6 @@ def fit_3dmm_for_a_video(
         coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),
     )  # fmt: skip
     return coeffs
-
-
-def _read(path: Path, load):  # noqa: ANN001, ANN202 - generic reader
-    try:
-        return load(path)
-    except FileNotFoundError as error:
-        raise GeneFaceError(f"{path} is missing; run the detect and crop stages of this video first") from error
-    except (ValueError, OSError) as error:
-        raise GeneFaceError(f"{path} cannot be used ({error}); delete it and prepare the video again") from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

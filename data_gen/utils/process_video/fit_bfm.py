@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm, landmark_loss_weights
 from data_gen.utils.process_video.fit_config import FitConfig
-from modules.commons.errors import GeneFaceError
+from data_gen.utils.process_video.fit_tables import FitTables
 from modules.commons.workspace import VideoWorkspace
 from modules.face_model.bfm import BfmModel
 from modules.structures.cameras import CameraIntrinsics, dataset_translation
 from modules.structures.crops import CropMetadata, transform_points
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
-from modules.structures.masks import OcclusionTable
 
 logger = logging.getLogger(__name__)
 
@@ -119,29 +118,15 @@ def fit_bfm_for_a_video(
         GeneFaceError: a table is missing, is something else, or disagrees with the others.
         FitDivergedError: when nothing can be fitted.
     """
-    try:
-        landmarks = Landmarks2D.load(workspace.landmarks)
-        metadata = CropMetadata.from_json(workspace.crop_metadata.read_text(), workspace.crop_metadata)
-        visible = _visible(workspace, len(landmarks))
-    except (ValueError, OSError) as error:
-        raise GeneFaceError(f"{workspace.processed}: {error}; prepare the video again") from error
-    coeffs = fit_bfm_in_crop(landmarks, metadata, model, config, visible, device=device)
+    tables = FitTables.load(workspace)
+    coeffs = fit_bfm_in_crop(tables.landmarks, tables.metadata, model, config, tables.visible, device=device)
+    workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
     coeffs.save(workspace.coeffs)
     logger.info(
         "fitted BFM2009 to %d of %d frames, mean landmark error %.1f %% of the inter-ocular distance",
         coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),
     )  # fmt: skip
     return coeffs
-
-
-def _visible(workspace: VideoWorkspace, frames: int) -> NDArray[np.float32] | None:
-    """Which landmarks nothing stands in front of, ``[T, 478]``; None where nobody looked."""
-    if not workspace.hands.is_file():
-        return None
-    hidden = OcclusionTable.load(workspace.hands).hidden
-    if hidden.shape != (frames, N_MEDIAPIPE):
-        raise ValueError(f"{workspace.hands} covers {len(hidden)} frames, {workspace.landmarks} {frames}")
-    return (~hidden).astype(np.float32)
 
 
 def dataset_coefficients(coeffs: FaceModelCoeffs) -> dict[str, NDArray[np.float32]]:

@@ -83,7 +83,7 @@ class LandmarkBasis:
         flat = self.expression.flatten(0, 1)
         head = neutral + (params[:, POSE_SIZE:] @ flat.T).unflatten(1, (-1, 3))
         if len(self.slide.yaw_rad) > 1:
-            head[:, self.oval] += slide_at(self.slide, params[:, 1])
+            head[:, self.oval] += self.slide.at(params[:, 1])
         return head
 
     def posed(self, neutral: Tensor, params: Tensor) -> Tensor:
@@ -94,16 +94,6 @@ class LandmarkBasis:
     def with_gaps(self, rows: Tensor) -> Tensor:
         """Append upper - lower of each pair: ``[T, K, ...]`` to ``[T, K + G, ...]``."""
         return torch.cat([rows, rows[:, self.upper] - rows[:, self.lower]], dim=1)
-
-
-def slide_at(slide: OutlineSlide, yaw: Tensor) -> Tensor:
-    """Moves of the outline at euler y angles ``[T]`` rad: ``[T, 36, 3]`` dm, held beyond the table's ends."""
-    if len(slide.yaw_rad) == 1:
-        return slide.move.expand(len(yaw), -1, -1)
-    above = torch.searchsorted(slide.yaw_rad, yaw.detach().contiguous()).clamp(1, len(slide.yaw_rad) - 1)
-    low, high = slide.yaw_rad[above - 1], slide.yaw_rad[above]
-    share = ((yaw - low) / (high - low)).clamp(0.0, 1.0)[:, None, None]
-    return torch.lerp(slide.move[above - 1], slide.move[above], share)
 
 
 def _pair_products(basis: Tensor) -> Tensor:

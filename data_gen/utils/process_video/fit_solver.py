@@ -140,7 +140,7 @@ class LandmarkFit:
     @property
     def chunk(self) -> int:
         """Frames linearised at once: some MB, so that they stay in a CPU's cache, or enough to fill a GPU."""
-        return 64 if self.basis.mean.device.type == "cpu" else 2048
+        return 128 if self.basis.mean.device.type == "cpu" else 2048
 
     def with_camera(self, camera: CameraIntrinsics) -> LandmarkFit:
         return LandmarkFit(self.basis, camera, self.terms)

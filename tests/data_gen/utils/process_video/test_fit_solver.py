@@ -26,7 +26,6 @@ from data_gen.utils.process_video.fit_residuals import (
     linearize,
     residual_weights,
     residuals,
-    slide_at,
 )
 from modules.face_model.fitting import OutlineSlide
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
@@ -211,11 +210,11 @@ def test_the_outline_slides_with_yaw():
     move = torch.zeros(3, 36, 3)
     move[0, :, 2], move[2, 5] = -0.3, torch.tensor([0.1, 0.2, 0.4])
     slide = OutlineSlide(torch.tensor([-0.5, 0.0, 0.8]), move)
-    at = slide_at(slide, torch.tensor([-2.0, -0.25, 0.0, 0.4, 3.0]))
+    at = slide.at(torch.tensor([-2.0, -0.25, 0.0, 0.4, 3.0]))
     torch.testing.assert_close(at[:2, 0, 2], torch.tensor([-0.3, -0.15]))
     torch.testing.assert_close(at[3, 5], torch.tensor([0.05, 0.1, 0.2]))
     torch.testing.assert_close(at[4, 5], torch.tensor([0.1, 0.2, 0.4]))
-    assert (at[2] == 0).all() and (slide_at(OutlineSlide.none(), torch.zeros(2)) == 0).all()
+    assert (at[2] == 0).all() and (OutlineSlide.none().at(torch.zeros(2)) == 0).all()
 
     rows = replace(bump_model().landmark_rows(), slide=slide)
     still = LandmarkBasis.of(replace(rows, slide=OutlineSlide.none()), INNER_LIP_GAPS, torch.float32)
