@@ -30,6 +30,7 @@ from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
 from data_gen.utils.process_video.stable_crop import CropTables, small_face_note, stable_crop
 from data_gen.utils.process_video.tracker_state import Sighting
+from modules.commons.device import pick_device
 from modules.commons.errors import ConfigError, NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
