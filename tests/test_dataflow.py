@@ -202,11 +202,15 @@ def reconfigured(section):
     return replace(config, **{section: replace(part, **change)})
 
 
-@pytest.mark.parametrize("section", [name for name in SECTIONS if name != "task"])
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in ("task", "device")])
 def test_keys_depend_on_the_configuration(section):
     direct = [stage.name for stage in STAGES if section in stage.config]
     assert direct, f"nobody heeds {section}"
     assert changed(keys(), keys(reconfigured(section))) == after(*direct)
+
+
+def test_another_device_makes_nothing_stale():
+    assert keys(replace(ProcessVideoConfig(), device="cpu")) == keys()
 
 
 def test_another_face_model_makes_stale_what_is_measured_with_it():

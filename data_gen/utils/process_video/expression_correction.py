@@ -158,13 +158,16 @@ class _UnitFit(LandmarkFit):
         weights = self._weights(params, seen) * robust
         return linearize(self.basis, params, posed, error, weights, seen.px_per_dm, self.camera)
 
-    def frame_equations(self, springs: Linearized, params: Tensor, seen: Observations) -> NormalEquations:
+    def frame_equations(
+        self, springs: Linearized, neutral: Tensor, params: Tensor, seen: Observations
+    ) -> NormalEquations:
         """Equations of each frame with its expression's prior and bounds, and how the identity enters."""
         normal = NormalEquations.of(self.basis, springs, with_identity=True)
         precision = self.terms.expression_precision
         normal.blocks.diagonal(dim1=1, dim2=2)[:, :POSE_SIZE] += _POSE_FLOOR
         normal.blocks.diagonal(dim1=1, dim2=2)[:, POSE_SIZE:] += precision
         normal.descent[:, POSE_SIZE:] -= precision * (params[:, POSE_SIZE:] - seen.expected)
+        self._add_touch(normal, neutral, params, seen)
         return self._bounded(normal, params)
 
     def total_cost(self, neutral: Tensor, params: Tensor, seen: Observations) -> float:
@@ -226,7 +229,9 @@ class _UnitProblem:
             seen, params = self.seen.rows(rows), units.params[rows]
             motion = torch.cat([torch.ones_like(params[:, :1]), params[:, POSE_SIZE:] @ self.directions], dim=1)
             springs = fit.springs(neutral, params, seen)
-            parts.append(_Eliminated.of(fit.basis, springs, fit.frame_equations(springs, params, seen), motion))
+            parts.append(
+                _Eliminated.of(fit.basis, springs, fit.frame_equations(springs, neutral, params, seen), motion)
+            )
         springs, relief, descent = (
             torch.stack([getattr(part, name) for part in parts]).sum(dim=0) for name in ("springs", "relief", "descent")
         )

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_gen.utils.process_video.expression_correction import learn_correction
-from data_gen.utils.process_video.fit_config import INNER_LIP_GAPS, FitConfig
+from data_gen.utils.process_video.fit_config import INNER_LIP_GAPS, FitConfig, FitTerms
 from data_gen.utils.process_video.fit_residuals import POSE_SIZE, LandmarkBasis, corrected_rows
-from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit
+from data_gen.utils.process_video.fit_solver import LandmarkFit
 from data_gen.utils.process_video.fit_start import ClipView, spread_frames, started, view_of
 from data_gen.utils.process_video.fit_tables import FitTables
 from modules.commons.errors import FitDivergedError, GeneFaceError

@@ -57,6 +57,7 @@ def bfm_fit_config(config: FitConfig | None = None) -> FitConfig:
         contour_weight=1.0,
         gap_weight=0.0,
         turned_weight=1.0,
+        touch_dm=math.inf,
         noise_dm=0.027 / math.sqrt(_HEAVIEST),
         expression_spread=1.0,
         identity_weight=0.27,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modules.face_model.fitting import ExpressionPrior
 from modules.structures.landmarks import EYES, FACE_OVAL, INNER_LIP, IRISES, N_MEDIAPIPE, OUTER_LIP, WITHIN_LIPS
 
 INNER_LIP_GAPS = tuple((INNER_LIP[i], INNER_LIP[-i]) for i in range(1, 10))
@@ -26,6 +27,8 @@ class FitConfig:
         noise_dm: standard deviation of a landmark of weight 1, dm; neighbours err together, so it is far above the
             jitter of a point.
         robust_dm: residual whose influence has dropped to a quarter, dm.
+        touch_dm: standard deviation of the depth between the lips' inner rims where they meet in the picture, which
+            does not show it; half of what they are open comes on top. Infinite = nothing is assumed.
         expression_spread: factor of the model's own spread of an expression around the expected one.
         bound_slack: how far a unit may lean beyond its bounds, about (standard deviation of the excess).
         identity_weight: weight of the identity's unit-variance prior per frame it is solved from; errors that stay the
@@ -49,6 +52,7 @@ class FitConfig:
     turned_weight: float = 0.1
     noise_dm: float = 0.025
     robust_dm: float = 0.15
+    touch_dm: float = 0.01
     expression_spread: float = 2.0
     bound_slack: float = 0.01
     identity_weight: float = 0.05
@@ -62,6 +66,58 @@ class FitConfig:
     frame_iterations: int = 3
     max_residual: float = 0.2
     correct_expression: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitTerms:
+    """The cost's constants.
+
+    Attributes:
+        noise_dm: standard deviation of one landmark of weight 1. robust_dm: residual that counts a quarter.
+        gap_weight: weight of a gap vector relative to its points'.
+        turned_weight: what is left of the weight of skin that faces away.
+        touch_dm: depth between the rims of shut lips, see ``FitConfig``.
+        identity_precision: 1/variance of the identity per solved frame.
+        focal_precision: 1/variance of the logarithm of the focal length.
+        expression_precision: ``[E]`` 1/variance around the expected expression.
+        bound_precision: 1/variance of what lies beyond ``lower`` and ``upper`` ``[E]``.
+        pose_smoothness: 1/variance of the pose's second difference over time.
+        unit_smoothness: ``[E]`` the same of the expression; a second difference of ``sudden`` ``[E]`` counts a quarter.
+    """
+
+    noise_dm: float
+    robust_dm: float
+    gap_weight: float
+    turned_weight: float
+    touch_dm: float
+    identity_precision: float
+    focal_precision: float
+    expression_precision: Tensor
+    bound_precision: float
+    lower: Tensor
+    upper: Tensor
+    pose_smoothness: float
+    unit_smoothness: Tensor
+    sudden: Tensor
+
+    @classmethod
+    def of(cls, config: FitConfig, prior: ExpressionPrior, unit_smoothness: Tensor, sudden: Tensor) -> FitTerms:
+        return cls(
+            noise_dm=config.noise_dm,
+            robust_dm=config.robust_dm,
+            gap_weight=config.gap_weight,
+            turned_weight=config.turned_weight,
+            touch_dm=config.touch_dm,
+            identity_precision=config.identity_weight,
+            focal_precision=config.focal_spread**-2,
+            expression_precision=(config.expression_spread * prior.std) ** -2,
+            bound_precision=config.bound_slack**-2,
+            lower=prior.lower,
+            upper=prior.upper,
+            pose_smoothness=config.pose_smoothness**-2,
+            unit_smoothness=unit_smoothness,
+            sudden=sudden,
+        )
 
 
 def point_weights(config: FitConfig) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from data_gen.utils.process_video.fit_config import FitConfig
+from data_gen.utils.process_video.fit_config import FitTerms
 from data_gen.utils.process_video.fit_linear import (
     NormalEquations,
     PoseEquations,
@@ -36,7 +36,6 @@ from data_gen.utils.process_video.fit_residuals import (
     residuals,
 )
 from data_gen.utils.process_video.fit_visibility import facing
-from modules.face_model.fitting import ExpressionPrior
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 
 _BOUND_PASSES = 3
@@ -57,55 +56,6 @@ class Clip(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, rows: Tensor | slice) -> Observations: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FitTerms:
-    """The cost's constants.
-
-    Attributes:
-        noise_dm: standard deviation of one landmark of weight 1. robust_dm: residual that counts a quarter.
-        gap_weight: weight of a gap vector relative to its points'.
-        turned_weight: what is left of the weight of skin that faces away.
-        identity_precision: 1/variance of the identity per solved frame.
-        focal_precision: 1/variance of the logarithm of the focal length.
-        expression_precision: ``[E]`` 1/variance around the expected expression.
-        bound_precision: 1/variance of what lies beyond ``lower`` and ``upper`` ``[E]``.
-        pose_smoothness: 1/variance of the pose's second difference over time.
-        unit_smoothness: ``[E]`` the same of the expression; a second difference of ``sudden`` ``[E]`` counts a quarter.
-    """
-
-    noise_dm: float
-    robust_dm: float
-    gap_weight: float
-    turned_weight: float
-    identity_precision: float
-    focal_precision: float
-    expression_precision: Tensor
-    bound_precision: float
-    lower: Tensor
-    upper: Tensor
-    pose_smoothness: float
-    unit_smoothness: Tensor
-    sudden: Tensor
-
-    @classmethod
-    def of(cls, config: FitConfig, prior: ExpressionPrior, unit_smoothness: Tensor, sudden: Tensor) -> FitTerms:
-        return cls(
-            noise_dm=config.noise_dm,
-            robust_dm=config.robust_dm,
-            gap_weight=config.gap_weight,
-            turned_weight=config.turned_weight,
-            identity_precision=config.identity_weight,
-            focal_precision=config.focal_spread**-2,
-            expression_precision=(config.expression_spread * prior.std) ** -2,
-            bound_precision=config.bound_slack**-2,
-            lower=prior.lower,
-            upper=prior.upper,
-            pose_smoothness=config.pose_smoothness**-2,
-            unit_smoothness=unit_smoothness,
-            sudden=sudden,
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,7 +225,29 @@ class LandmarkFit:
         normal = NormalEquations.of(self.basis, springs, with_identity=shared)
         normal.blocks.diagonal(dim1=1, dim2=2)[:, :POSE_SIZE] += _FLOOR
         _add_pull(normal, params, prior)
-        return normal, cost
+        return normal, cost + self._add_touch(normal, neutral, params, seen)
+
+    def _add_touch(self, normal: NormalEquations, neutral: Tensor, params: Tensor, seen: Observations) -> Tensor:
+        """Add the depth of the lips' gap to frames' equations; its cost ``[T]``."""
+        slope, precision = self._depth_slope(), self._touch_precision(seen)
+        pull = precision * self._depth_gap(neutral, params)
+        normal.blocks[:, POSE_SIZE:, POSE_SIZE:] += (slope.T * precision[:, None]) @ slope
+        normal.descent[:, POSE_SIZE:] -= pull @ slope
+        return (pull * self._depth_gap(neutral, params)).sum(dim=1)
+
+    def _depth_slope(self) -> Tensor:
+        """How the depth between facing points of the lips' inner rims grows with the expression, ``[G, E]``."""
+        return self.basis.expression[self.basis.upper, 2] - self.basis.expression[self.basis.lower, 2]
+
+    def _depth_gap(self, neutral: Tensor, params: Tensor) -> Tensor:
+        """Depth between facing points of the lips' inner rims, head space: ``[T, G]`` dm."""
+        at_rest = neutral[self.basis.upper, 2] - neutral[self.basis.lower, 2]
+        return at_rest + params[:, POSE_SIZE:] @ self._depth_slope().T
+
+    def _touch_precision(self, seen: Observations) -> Tensor:
+        """1/variance of ``_depth_gap``, ``[T, G]``: lips that meet in the picture meet in depth."""
+        gap = (seen.points[:, self.basis.upper] - seen.points[:, self.basis.lower]).norm(dim=-1)
+        return (self.terms.touch_dm + 0.5 * gap / seen.px_per_dm[:, None]) ** -2
 
     def _bounded(self, normal: NormalEquations, params: Tensor) -> NormalEquations:
         """Equations in which units that end beyond a bound are pulled back to it."""
@@ -339,7 +311,8 @@ class LandmarkFit:
             seen, frames = clip.rows(rows), params[rows]
             squared = residuals(self.basis, self.basis.posed(neutral, frames), seen, self.camera).square().sum(dim=-1)
             data = (self._weights(frames, seen) * squared * bend / (bend + squared)).sum(dim=1)
-            costs.append(data + self._prior_cost(frames, Pull(self.terms.expression_precision, seen.expected)))
+            touch = (self._touch_precision(seen) * self._depth_gap(neutral, frames).square()).sum(dim=1)
+            costs.append(data + touch + self._prior_cost(frames, Pull(self.terms.expression_precision, seen.expected)))
         return torch.cat(costs)
 
     def _prior_cost(self, params: Tensor, prior: Pull) -> Tensor:

@@ -16,10 +16,11 @@ from data_gen.utils.process_video.expression_correction import (
     speech_directions,
     stillness,
 )
-from data_gen.utils.process_video.fit_config import INNER_LIP_GAPS, FitConfig
+from data_gen.utils.process_video.fit_config import INNER_LIP_GAPS, FitConfig, FitTerms
 from data_gen.utils.process_video.fit_residuals import POSE_SIZE, LandmarkBasis, Observations
-from data_gen.utils.process_video.fit_solver import FitTerms, LandmarkFit
+from data_gen.utils.process_video.fit_solver import LandmarkFit
 from data_gen.utils.process_video.fit_start import started, view_of
+from modules.face_model.fitting import OutlineSlide
 from modules.face_model.model import MOUTH_UNITS, FaceModel
 from modules.face_model.projection import project
 from modules.structures.landmarks import INNER_LIP, OUTER_LIP
@@ -40,7 +41,14 @@ class Fitted(NamedTuple):
 
 @pytest.fixture(scope="module")
 def model() -> FaceModel:
-    return FaceModel.load(FACE_MODEL)
+    """The model, for made-up faces: their scores are their expression, their outline stays where it is."""
+    model = FaceModel.load(FACE_MODEL)
+    return replace(
+        model,
+        score_gain=torch.ones_like(model.score_gain),
+        score_offset=torch.zeros_like(model.score_offset),
+        outline_slide=OutlineSlide.none(),
+    )
 
 
 @pytest.fixture(scope="module")
