@@ -44,10 +44,9 @@ def visible():
 
 
 def test_the_points_are_the_models_own(speaker, coeffs):
-    """Without a slide of the outline they are ``FaceModel.landmarks``, projected."""
-    model = replace(speaker.model, outline_slide=OutlineSlide.none())
+    """They are ``FaceModel.landmarks`` with the outline on the silhouette, projected."""
     expected = speaker.landmarks(coeffs).points
-    found = FittedFace(model, coeffs).landmarks_px(10, 20)
+    found = FittedFace(speaker.model, coeffs).landmarks_px(10, 20)
     np.testing.assert_allclose(found, expected[10:20], atol=2e-3)
     assert np.ptp(found, axis=0).max() > 1, "the head moves"
 

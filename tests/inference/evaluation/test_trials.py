@@ -238,7 +238,7 @@ def test_inside_the_alpha_the_face_is_new_and_elsewhere_unedited_frames_are_the_
                 assert not made.alpha.any()
                 assert all(np.array_equal(a, b) for a, b in zip(made.frame.planes, own.frame.planes, strict=True))
             else:
-                assert made.alpha.max() == 1 and differs[made.alpha == 1].mean() > least
+                assert made.alpha.max() > 0.99 and differs[made.alpha > 0.99].mean() > least
 
 
 def test_references_are_painted_into_the_first_painters_alpha(shown):
