@@ -160,7 +160,7 @@ def test_a_real_clip(tmp_path, monkeypatch):
     assert clip.face_model_version == FaceModel.load(FACE_MODEL_FILE).version
     assert clip.features.shape == (3, 149, 1152) and clip.valid.mean() > 0.9
     jaw = clip.expression[:, FaceModel.load(FACE_MODEL_FILE).unit("jawOpen")]
-    assert np.corrcoef(jaw[clip.valid], clip.opening[clip.valid])[0, 1] > 0.8
+    assert np.corrcoef(jaw[clip.valid], clip.opening[clip.valid])[0, 1] > 0.7
     monkeypatch.setattr(build_av_corpus, "track_and_landmark", None)
     monkeypatch.setattr(build_av_corpus, "fit_3dmm", None)
     assert main(arguments) == 0
