@@ -45,10 +45,10 @@ _BATCH = 20
 LEVEL = 0.01
 """Share of surrogates that may peak as high as a significant peak."""
 # Median raw lag of clips in sync, measured with data_gen's landmarks and the shipped audio → motion model (a model
-# trained anew needs a new figure). Of 65 clips with speech 50 have a determined lag: 28 of them lie within
-# ±60 ms, one and a half frames, around -8 ms (quartiles -34 and +9); the others are 69 to 279 ms off.
-IN_SYNC_LAG_MS = -8.0
-# The same 28 clips' median lag at which loudness correlates best within ±200 ms: lips open before the voice is loud.
+# trained anew needs a new figure). Of 61 clips with speech 51 have a determined lag: 27 of them lie within
+# ±60 ms, one and a half frames, around -10 ms (quartiles -39 and +5); the others are 55 to 279 ms off.
+IN_SYNC_LAG_MS = -10.0
+# Of 28 such clips the median lag at which loudness correlates best within ±200 ms: lips open before the voice is loud.
 IN_SYNC_LOUDNESS_LAG_MS = -30.0
 LOUDNESS_RANGE_DB = 40.0
 """Levels further below the loud ones (95th percentile) are all the same silence."""
