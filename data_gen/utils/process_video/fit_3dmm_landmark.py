@@ -267,13 +267,18 @@ def fit_3dmm_for_a_video(
         tables.landmarks, None, face_model, config, tables.visible,
         size_wh=tables.size_wh, device=device, shot_starts=tables.shot_starts,
     )  # fmt: skip
+    store_fit(coeffs, workspace)
+    return coeffs
+
+
+def store_fit(coeffs: FaceModelCoeffs, workspace: VideoWorkspace) -> None:
+    """Write the coefficients of a prepared video and say how well they fit."""
     workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
     coeffs.save(workspace.coeffs)
     logger.info(
-        "fitted %d of %d frames, mean landmark error %.1f %% of the inter-ocular distance",
-        coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),
+        "fitted %s to %d of %d frames, mean landmark error %.1f %% of the inter-ocular distance",
+        coeffs.face_model_version, coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),
     )  # fmt: skip
-    return coeffs
 
 
 @dataclass(frozen=True, slots=True, eq=False)

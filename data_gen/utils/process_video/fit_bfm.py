@@ -7,7 +7,6 @@ Writes: ``coeff_fit_mp.npz``.
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm, landmark_loss_weights
+from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm, landmark_loss_weights, store_fit
 from data_gen.utils.process_video.fit_config import FitConfig
 from data_gen.utils.process_video.fit_tables import FitTables
 from modules.commons.workspace import VideoWorkspace
@@ -24,8 +23,6 @@ from modules.structures.cameras import CameraIntrinsics, dataset_translation
 from modules.structures.crops import CropMetadata, transform_points
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
-
-logger = logging.getLogger(__name__)
 
 _HEAVIEST = 20.0
 """Weight of GeneFace++'s heaviest landmarks, those of the upper eyelids."""
@@ -121,12 +118,7 @@ def fit_bfm_for_a_video(
     """
     tables = FitTables.load(workspace)
     coeffs = fit_bfm_in_crop(tables.landmarks, tables.metadata, model, config, tables.visible, device=device)
-    workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
-    coeffs.save(workspace.coeffs)
-    logger.info(
-        "fitted BFM2009 to %d of %d frames, mean landmark error %.1f %% of the inter-ocular distance",
-        coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),
-    )  # fmt: skip
+    store_fit(coeffs, workspace)
     return coeffs
 
 
