@@ -155,7 +155,7 @@ class LandmarkFit:
             step = self._gentle(solve_smooth(blocks, descent, smoothness, joined).to(params), params)
             step = torch.cat([step, poses.expression_step(step)], dim=1)
             params = torch.where(good[:, None], params + step, kept + _RETREAT * (params - kept))
-            if round_ == 0:
+            if round_ == 0 and bool(good.any()):  # where no frame could be solved there is nothing to smooth
                 params = self._smoothed(params, poses.precision[good].median(dim=0).values, joined)
         cost = self._frame_costs(neutral, params, clip)
         return torch.where((cost <= _WORSE * kept_cost + 1.0)[:, None], params, kept)
