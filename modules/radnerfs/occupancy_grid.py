@@ -79,6 +79,14 @@ def update_occupancy(field: RADNeRF, cond_feat: Tensor, generator: torch.Generat
     Returns:
         The densities, decayed and raised to the new ones where these are larger, and their bits.
     """
+    render = field.config.render
+    fresh = dilate(fresh_densities(field, cond_feat, generator), render.grid_size, field.backend)
+    return merge_densities(field.density_grid, fresh, render.density_decay, render.density_thresh, field.backend)
+
+
+@torch.no_grad()
+def fresh_densities(field: RADNeRF, cond_feat: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Densities ``[cascades, grid_size³]`` at a point of every cell, for one frame; see ``update_occupancy``."""
     render, bound, backend = field.config.render, field.config.bound, field.backend
     cells = all_cells(render.grid_size, field.density_grid.device, backend)
     fresh = torch.empty_like(field.density_grid)
@@ -91,22 +99,21 @@ def update_occupancy(field: RADNeRF, cond_feat: Tensor, generator: torch.Generat
                 noise = torch.rand(points.shape, generator=generator, device=points.device)
                 points = points + (2 * noise - 1) * (extent / render.grid_size)
             fresh[cascade, part] = field.density(points, cond_feat) * render.density_scale
-    return merge_densities(
-        field.density_grid,
-        dilate(fresh, render.grid_size, backend),
-        render.density_decay,
-        render.density_thresh,
-        backend,
-    )
+    return fresh
 
 
 def merge_densities(
     old: Tensor, fresh: Tensor, decay: float, threshold: float, backend: RenderBackend
 ) -> OccupancyUpdate:
     """Decay the old densities, raise them to the fresh ones where both are known, and pack the bits."""
-    grid = torch.where((old >= 0) & (fresh >= 0), torch.maximum(old * decay, fresh), old)
+    grid = merged(old, fresh, decay)
     mean = float(grid.clamp(min=0).mean())
     return OccupancyUpdate(grid, backend.pack_bits(grid.reshape(-1), min(mean, threshold)), mean)
+
+
+def merged(old: Tensor, fresh: Tensor, decay: float) -> Tensor:
+    """Decayed old densities, raised to the fresh ones where both are known."""
+    return torch.where((old >= 0) & (fresh >= 0), torch.maximum(old * decay, fresh), old)
 
 
 def dilate(density: Tensor, grid_size: int, backend: RenderBackend) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modules.face_model.keypoints import condition_windows
 from modules.face_model.model import FaceModel
 from modules.postnet import lle
+from modules.radnerfs.backends.base import RenderBackend
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.radnerfs.config import RADNeRFConfig
 from modules.radnerfs.radnerf import RADNeRF
@@ -57,9 +58,16 @@ class PersonField(nn.Module):
     sharpen_share: Tensor
     correction: Tensor | None
 
-    def __init__(self, config: RADNeRFConfig, n_identity: int, n_motion: int, correction: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        config: RADNeRFConfig,
+        n_identity: int,
+        n_motion: int,
+        correction: Tensor | None = None,
+        backend: RenderBackend | None = None,
+    ) -> None:
         super().__init__()
-        self.radnerf = RADNeRF(config)
+        self.radnerf = RADNeRF(config, backend)
         self.register_buffer("identity", torch.zeros(n_identity))
         self.register_buffer("condition_mean", torch.zeros(config.cond_in_dim))
         self.register_buffer("condition_std", torch.ones(config.cond_in_dim))

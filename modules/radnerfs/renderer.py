@@ -34,7 +34,7 @@ def render_occupancy(
     jitter: Tensor | None = None,
     t_thresh: float | None = None,
 ) -> RenderOutput:
-    """Render rays through the occupancy grid.
+    """Render rays through the occupancy grid; whole frames on a GPU are ``frame_renderer.FrameRenderer``'s.
 
     Args:
         field: with occupancy buffers (``sampler: occupancy``).

@@ -23,6 +23,9 @@ TEETH_DEPTH_DM = 0.08
 TEETH_ROOM_DM = 0.2
 """The mouth's inside is kept this far behind the lips in canonical space, where nothing else is."""
 
+FLATTEST_RAY, TEETH_REACH_DM = 0.3, 0.3
+"""A ray that grazes the teeth's plane would run off to the side: it is followed a few millimetres at most."""
+
 SILHOUETTE_DM = 0.1
 """Neighbouring pixels whose depths differ by more lie on two sides of a silhouette."""
 SILHOUETTE_EDGES = 4
@@ -30,6 +33,8 @@ SILHOUETTE_EDGES = 4
 
 EDGE_DM = 0.025
 """Half width of the alpha's soft edge where the region ends at a silhouette."""
+LEAST_KNOWN = 0.05
+"""Places that are believed no further than this are not painted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,9 +157,8 @@ def teeth_positions(
     corners = face_model.triangles.numpy()[fragments.triangle_id[inside]]  # [N, 3]
     on_membrane = np.einsum("nk,nkc->nc", fragments.barycentric[inside], mesh.head[corners])
     ray = direction[inside]
-    # a ray that grazes the plane would run off to the side: it is followed a few millimetres at most
-    onward = (origin[2] - TEETH_DEPTH_DM - on_membrane[:, 2]) / np.minimum(ray[:, 2], -0.3)
-    on_plane = on_membrane + np.clip(onward, -0.3, 0.3)[:, None] * ray
+    onward = (origin[2] - TEETH_DEPTH_DM - on_membrane[:, 2]) / np.minimum(ray[:, 2], -FLATTEST_RAY)
+    on_plane = on_membrane + np.clip(onward, -TEETH_REACH_DM, TEETH_REACH_DM)[:, None] * ray
     place = face_model.canonical_vertices[membrane].mean(dim=0).numpy() - np.array([0, 0, TEETH_ROOM_DM])
     return (on_plane - origin + place).astype(np.float32)
 
@@ -180,7 +184,7 @@ def view_quality(face_model: FaceModel, mesh: PosedMesh, hits: SurfaceHits, edge
     cosine = -np.einsum("hwc,hwc->hw", normals, hits.direction)
     cosine[values[..., 3] > 0] = 1
     depth = interpolate(hits.fragments, triangles, mesh.depth[:, None], fill=np.inf)[..., 0]
-    inside = cv2.distanceTransform((~silhouettes(depth)).astype(np.uint8), cv2.DIST_L2, 5)
+    inside = cv2.distanceTransform((~silhouettes(depth)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return (
         np.where(hits.mask, cosine * np.minimum(inside / (SILHOUETTE_EDGES * edge_px), 1), 0)
         .clip(0, 1)
@@ -253,7 +257,9 @@ def soft_alpha(weight: NDArray[np.float32], paintable: NDArray[np.bool_], radius
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     grown = cv2.dilate(np.ascontiguousarray(weight, dtype=np.float32), disc)
     soft = cv2.GaussianBlur(grown, (0, 0), radius / 2)
-    inside = np.clip(cv2.distanceTransform(paintable.astype(np.uint8), cv2.DIST_L2, 5) / (2 * radius), 0, 1)
+    inside = np.clip(
+        cv2.distanceTransform(paintable.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / (2 * radius), 0, 1
+    )
     faded = inside * inside * (3 - 2 * inside)  # reaches 0 at the last paintable pixel's outer edge
     return np.clip(soft * faded * paintable, 0.0, 1.0).astype(np.float32)
 

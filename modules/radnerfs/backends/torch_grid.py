@@ -25,7 +25,7 @@ CHUNK_POINTS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _LevelTables:
+class LevelTables:
     """Per-level constants: scale ``[L, 1]``, axis multipliers int32 ``[D, L, 1]``, wrap mask and offset ``[L, 1, 1]``.
 
     ``n_flat`` levels combine axes by addition, the rest by XOR.
@@ -98,7 +98,7 @@ class _Cells:
 
 
 def _locate(positions: Tensor, levels: GridLevels) -> _Cells:
-    tables = _level_tables(levels, positions.device, positions.dtype)
+    tables = level_tables(levels, positions.device, positions.dtype)
     scaled = positions.t().contiguous()[:, None] * tables.scale + 0.5  # [D, L, N], never negative: truncation is floor
     corner = scaled.int()
     fraction = scaled.sub_(corner)
@@ -108,7 +108,7 @@ def _locate(positions: Tensor, levels: GridLevels) -> _Cells:
     return _Cells(fraction, blend, _corner_rows(corner, tables), weights)
 
 
-def _corner_rows(corner: Tensor, tables: _LevelTables) -> Tensor:
+def _corner_rows(corner: Tensor, tables: LevelTables) -> Tensor:
     """Table rows int32 ``[L, 2^D, N]`` of the cells whose low corners are ``[D, L, N]``."""
     low = corner * tables.multiplier
     pairs = torch.stack([low, low + tables.multiplier], dim=2)  # [D, L, 2, N]
@@ -152,7 +152,7 @@ def _position_gradient(cells: _Cells, table: Tensor, grad: Tensor, levels: GridL
         values = column.index_select(0, cells.rows.view(-1)).view_as(corners)
         corners.addcmul_(values, grad[:, feature : feature + 1])
     slope = 6 * cells.fraction * (1 - cells.fraction) if levels.smooth else torch.ones_like(cells.fraction)
-    scale = _level_tables(levels, grad.device, grad.dtype).scale
+    scale = level_tables(levels, grad.device, grad.dtype).scale
     axes = []
     for axis in range(levels.n_dims):
         along = corners
@@ -164,7 +164,8 @@ def _position_gradient(cells: _Cells, table: Tensor, grad: Tensor, levels: GridL
 
 
 @functools.lru_cache(maxsize=64)
-def _level_tables(levels: GridLevels, device: torch.device, dtype: torch.dtype) -> _LevelTables:
+def level_tables(levels: GridLevels, device: torch.device, dtype: torch.dtype) -> LevelTables:
+    """A grid's constants as tensors, made once per grid, device and dtype."""
     multipliers, masks, hashed = [], [], []
     for level, resolution in enumerate(levels.resolutions):
         size = levels.offsets[level + 1] - levels.offsets[level]
@@ -175,7 +176,7 @@ def _level_tables(levels: GridLevels, device: torch.device, dtype: torch.dtype) 
         multipliers.append(axes)
         masks.append(size - 1 if wraps else 2**31 - 1)
     ints = functools.partial(torch.tensor, dtype=torch.int32, device=device)
-    return _LevelTables(
+    return LevelTables(
         scale=torch.tensor(levels.scales, dtype=dtype, device=device)[:, None],
         multiplier=ints(multipliers).t()[:, :, None].contiguous(),
         mask=ints(masks)[:, None, None],

@@ -7,6 +7,7 @@ and shape. Tests that need the arrays skip where the folder is absent.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from modules.commons.workspace import ROOT
 
-FOLDER = ROOT.parent / "shared" / "fixtures" / "geneface"
+FOLDER = Path(os.environ.get("GENEFACE_FIXTURES", ROOT.parent / "shared" / "fixtures" / "geneface"))
 KEPT = {"aabb_train", "aabb_infer", "density_grid"}
 
 

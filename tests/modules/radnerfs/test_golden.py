@@ -1,18 +1,22 @@
-"""Every operation against GeneFace++'s own outputs."""
+"""Every operation of every backend against GeneFace++'s own outputs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from modules.radnerfs.backends.base import MarchConfig
+from modules.radnerfs.backends import get_backend
+from modules.radnerfs.backends.base import MarchConfig, RenderBackend
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
-from modules.radnerfs.occupancy_grid import all_cells, cell_centres, dilate, mark_untrained, merge_densities
+from modules.radnerfs.occupancy_grid import all_cells, cell_centres, dilate, grid_cells, mark_untrained, merge_densities
 from modules.radnerfs.radnerf import FieldOutput, RADNeRF
 from modules.radnerfs.rays import RayBundle, RaySamples, background_coordinates, pixel_centres, pixel_rays
 from modules.radnerfs.renderer import march_config, render_occupancy, sum_inference
 from tests.modules.radnerfs import golden
+from tests.support.kernels import kernel_device_or_skip
 
 GRIDS = {
     "tiled3": (3, GridConfig()),
@@ -22,8 +26,59 @@ GRIDS = {
 }
 
 
+@pytest.fixture(scope="module", params=["torch", "triton"])
+def backend(request) -> RenderBackend:
+    if request.param == "torch":
+        return get_backend("torch")
+    kernel_device_or_skip()
+    from modules.radnerfs.backends.triton_kernels.backend import TritonBackend
+
+    return TritonBackend()
+
+
+@pytest.fixture(scope="module")
+def device(backend) -> torch.device:
+    return torch.device("cpu") if backend.name == "torch" else kernel_device_or_skip()
+
+
+@pytest.fixture(autouse=True)
+def new_tensors_on_the_device(device, monkeypatch) -> Iterator[None]:
+    """And convolutions in float32: cuDNN's default drops bits of the condition, which the steep golden field shows."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with device:
+        yield
+
+
+@pytest.fixture
+def many_points(backend, device) -> None:
+    """For tests that would take minutes in Triton's interpreter."""
+    if backend.name == "triton" and device.type == "cpu":
+        pytest.skip("too many points for Triton's interpreter")
+
+
+@pytest.fixture(scope="module")
+def ellipsoid(backend, device) -> torch.Tensor:
+    """The golden density grid ``[1, 128³]`` in Morton order."""
+    with device:
+        grid = torch.empty(1, 128**3)
+        grid[0, backend.morton_encode(grid_cells(128, device))] = golden.analytic_density()
+    return grid
+
+
+@pytest.fixture(scope="module")
+def may_head(backend, device, ellipsoid) -> RADNeRF:
+    """The May head with golden weights and the golden occupancy."""
+    golden.load_json("manifest_radnerf_head")
+    with device:
+        field = RADNeRF(RADNeRFConfig(), backend)
+    golden.fill(field)
+    field.density_grid.copy_(ellipsoid)
+    field.density_bitfield.copy_(backend.pack_bits(ellipsoid.view(-1), 10.0))
+    return field
+
+
 def tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(values))
+    return torch.tensor(np.array(values))  # of the default device, which from_numpy does not heed
 
 
 def largest_difference(actual: torch.Tensor, expected: np.ndarray) -> float:
@@ -73,27 +128,27 @@ def test_morton_bits_and_dilation(backend, ellipsoid):
 
 
 def _count_bits(packed: torch.Tensor) -> int:
-    return int(np.unpackbits(packed.numpy()).sum())
+    return int(np.unpackbits(packed.cpu().numpy()).sum())
 
 
-def test_rays_and_box(backend):
+def test_rays_and_box(backend, device):
     data = golden.load("raymarching")
-    rays = pixel_rays(pixel_centres(16, 16), camera_matrix(16), tensor(data["pose"])[0])
+    rays = pixel_rays(pixel_centres(16, 16, device), camera_matrix(16), tensor(data["pose"])[0])
     assert largest_difference(rays.origins, data["rays_o"]) < 1e-5
     assert largest_difference(rays.directions, data["rays_d"]) < 1e-5
     near, far = backend.near_far(rays, torch.tensor([-1, -0.5, -1, 1, 0.5, 1]), 0.05)
-    assert np.allclose(near.numpy(), data["nears"], rtol=1e-5)
-    assert np.allclose(far.numpy(), data["fars"], rtol=1e-5)
+    assert np.allclose(near.cpu().numpy(), data["nears"], rtol=1e-5)
+    assert np.allclose(far.cpu().numpy(), data["fars"], rtol=1e-5)
 
 
-def test_rays_of_fitted_poses():
+def test_rays_of_fitted_poses(device):
     data = golden.load("face3d_pose")
     for index, pose in enumerate(data["ngp_pose"][: len(data["rays_o"])]):
-        rays = pixel_rays(pixel_centres(16, 16), camera_matrix(16), tensor(pose))
+        rays = pixel_rays(pixel_centres(16, 16, device), camera_matrix(16), tensor(pose))
         assert largest_difference(rays.origins, data["rays_o"][index]) < 1e-5
         assert largest_difference(rays.directions, data["rays_d"][index]) < 1e-5
-    assert largest_difference(background_coordinates(16, 16), data["bg_coords_16"]) < 1e-5
-    assert largest_difference(background_coordinates(4, 6), data["bg_coords_4x6"]) < 1e-5
+    assert largest_difference(background_coordinates(16, 16, device), data["bg_coords_16"]) < 1e-5
+    assert largest_difference(background_coordinates(4, 6, device), data["bg_coords_4x6"]) < 1e-5
 
 
 MARCH = MarchConfig(1.0, 128, 1, 1 / 256, 2 * 3**0.5 / 128, 2 * 3**0.5 / 128)
@@ -197,8 +252,8 @@ def test_field(may_head):
         code = may_head.individual_embeddings[0]
         out = may_head(tensor(data["x"]), tensor(data["dirs"]), feature, code)
         density = may_head.density(tensor(data["x"]), feature)
-    assert np.allclose(out.sigma.numpy(), data["sigma"], rtol=1e-3, atol=1e-3)
-    assert np.allclose(density.numpy(), data["density_sigma"], rtol=1e-3, atol=1e-3)
+    assert np.allclose(out.sigma.cpu().numpy(), data["sigma"], rtol=1e-3, atol=1e-3)
+    assert np.allclose(density.cpu().numpy(), data["density_sigma"], rtol=1e-3, atol=1e-3)
     assert largest_difference(out.rgb, data["color"]) < 1e-3
     assert largest_difference(out.ambient, data["ambient"]) < 1e-3
 
@@ -214,15 +269,16 @@ def test_field_with_blink(backend):
         assert largest_difference(feature, data["cond_feat_eye035"]) < 1e-4
         assert torch.allclose(field.encode_conditions(window[None], torch.tensor([0.35]))[0], feature, atol=1e-6)
         out = field(tensor(data["x"]), tensor(data["dirs"]), feature, field.individual_embeddings[0])
-    assert np.allclose(out.sigma.numpy(), data["sigma"], rtol=1e-3, atol=1e-3)
+    assert np.allclose(out.sigma.cpu().numpy(), data["sigma"], rtol=1e-3, atol=1e-3)
     assert largest_difference(out.rgb, data["color"]) < 1e-3
     assert largest_difference(out.ambient, data["ambient"]) < 1e-3
 
 
-def test_full_render(may_head):
+@pytest.mark.usefixtures("many_points")
+def test_full_render(may_head, device):
     data, scene = golden.load("radnerf_head"), golden.load("raymarching")
-    rays = pixel_rays(pixel_centres(128, 128), camera_matrix(128), tensor(scene["pose"])[0])
-    y, x = (background_coordinates(128, 128) * 0.5 + 0.5).unbind(1)
+    rays = pixel_rays(pixel_centres(128, 128, device), camera_matrix(128), tensor(scene["pose"])[0])
+    y, x = (background_coordinates(128, 128, device) * 0.5 + 0.5).unbind(1)
     background = torch.stack([x, y, (x + y) / 2], dim=1)
     with torch.no_grad():
         out = render_occupancy(
@@ -245,9 +301,10 @@ def assert_close_picture(actual: torch.Tensor, expected: np.ndarray) -> None:
     assert float(difference.max()) < 5e-3
 
 
-def test_training_step(may_head):
+@pytest.mark.usefixtures("many_points")
+def test_training_step(may_head, device):
     data, scene = golden.load("radnerf_head_train"), golden.load("raymarching")
-    rays = pixel_rays(pixel_centres(48, 48), camera_matrix(48), tensor(scene["pose"])[0])
+    rays = pixel_rays(pixel_centres(48, 48, device), camera_matrix(48), tensor(scene["pose"])[0])
     may_head.zero_grad()
     out = render_occupancy(
         may_head,
@@ -279,20 +336,21 @@ def test_training_step(may_head):
 
 
 @pytest.fixture(scope="module")
-def marked_grid(backend) -> torch.Tensor:
-    poses = tensor(golden.load("mark_untrained")["poses"])
-    return mark_untrained(torch.zeros(1, 128**3), poses, camera_matrix(512), 1.0, 128, backend)
+def marked_grid(backend, device) -> torch.Tensor:
+    with device:
+        poses = tensor(golden.load("mark_untrained")["poses"])
+        return mark_untrained(torch.zeros(1, 128**3), poses, camera_matrix(512), 1.0, 128, backend)
 
 
 def test_mark_untrained(marked_grid):
     data, grid = golden.load("mark_untrained"), marked_grid
     assert int((grid == -1).sum()) == int(data["n_untrained"])
-    assert np.array_equal(np.packbits((grid == -1).view(-1).numpy()), data["packed"])
+    assert np.array_equal(np.packbits((grid == -1).view(-1).cpu().numpy()), data["packed"])
 
 
-def test_update_grid(marked_grid, backend):
+def test_update_grid(marked_grid, backend, device):
     data, grid = golden.load("update_grid"), marked_grid
-    points = cell_centres(all_cells(128, torch.device("cpu"), backend), 128, 1.0)
+    points = cell_centres(all_cells(128, device, backend), 128, 1.0)
     fresh = dilate((40 * torch.exp(-6 * (points**2).sum(dim=1)))[None], 128, backend)
     for _ in range(int(data["iter_density"])):
         update = merge_densities(grid, fresh, 0.95, 10.0, backend)
@@ -300,4 +358,4 @@ def test_update_grid(marked_grid, backend):
     assert update.mean_density == pytest.approx(float(data["mean_density"]), rel=1e-4)
     assert largest_difference(grid[0, ::997], data["grid_sample"]) < 1e-4
     assert _count_bits(update.bitfield) == int(data["bit_sum"])
-    assert np.array_equal(update.bitfield[::97].numpy(), data["bitfield_sample"])
+    assert np.array_equal(update.bitfield[::97].cpu().numpy(), data["bitfield_sample"])

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modules.commons.errors import BackendUnavailableError
 from modules.radnerfs.backends import get_backend
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
 from modules.radnerfs.occupancy_grid import update_occupancy
@@ -192,17 +189,6 @@ def test_rays_of_a_turned_crop_pass_through_the_frames_pixels():
     in_frame, in_crop = pixel_rays(pixels, camera, torch.eye(4)), pixel_rays(cropped, turn @ camera, torch.eye(4))
     assert torch.allclose(in_frame.directions, in_crop.directions, atol=1e-6)
     assert torch.allclose(in_frame.directions[1], torch.tensor([0.0, 0, 1]), atol=1e-6)
-
-
-def test_backends_by_name(caplog):
-    get_backend.cache_clear()
-    with caplog.at_level(logging.INFO):
-        assert get_backend("auto") is get_backend("auto") is get_backend("torch")
-    assert [record.message for record in caplog.records] == ["render backend: torch"]
-    with pytest.raises(BackendUnavailableError, match="triton"):
-        get_backend("triton")
-    with pytest.raises(BackendUnavailableError, match="unknown"):
-        get_backend("cuda")
 
 
 @pytest.mark.parametrize(
