@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
 from data_gen.utils.process_video.crop_utils import extract_face_crops, load_crop_metadata
+from data_gen.utils.process_video.frame_choice import choose_frames, frame_quality, lip_and_pose_features
 from modules.commons.errors import NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import VideoWorkspace
@@ -29,6 +30,8 @@ from modules.structures.landmarks import Landmarks2D
 from modules.structures.masks import OcclusionTable
 from modules.video.reader import VideoReader
 
+MOST_TRAIN_FRAMES = 4000
+"""More teach nothing new and do not fit beside each other on a GPU."""
 MOUTH_CONDITION = slice(48 * 3, 68 * 3)
 """Where the mouth's points lie in the 204-d condition."""
 
@@ -38,12 +41,14 @@ class BinarizerConfig:
     """What goes into the dataset.
 
     Attributes:
-        max_train_frames: stored training frames at most, spread over lip shapes and poses.
+        max_train_frames: stored training frames at most, spread over lip shapes and poses; up to 4,000. Each takes
+            time to cast and about 80 kB of disk: what a minute on two CPU cores can learn from is 400.
         max_val_frames: held-out frames at most, evenly spaced.
         max_occlusion: frames with more of the lower face covered are left out; below it covered pixels are masked.
         hand_reach: hands are missed in single frames, so a frame counts as covered as the worst within this many.
         max_residual: frames whose landmarks fit worse than this share of the inter-ocular distance are left out.
         pose_weight: how much head pose counts beside lip shape when frames are chosen.
+        cover_share: share of the training frames chosen to cover lip shapes and poses; the rest are spread over time.
     """
 
     max_train_frames: int = 400
@@ -52,10 +57,13 @@ class BinarizerConfig:
     hand_reach: int = 12
     max_residual: float = 0.08
     pose_weight: float = 0.5
+    cover_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.max_train_frames < 2 or self.max_val_frames < 0:
-            raise ValueError(f"needs max_train_frames >= 2 and max_val_frames >= 0, got {self}")
+        if not 2 <= self.max_train_frames <= MOST_TRAIN_FRAMES or self.max_val_frames < 0:
+            raise ValueError(f"needs max_train_frames in 2..{MOST_TRAIN_FRAMES} and max_val_frames >= 0, got {self}")
+        if not 0 <= self.cover_share <= 1 or self.pose_weight < 0:
+            raise ValueError(f"needs cover_share in 0..1 and pose_weight >= 0, got {self}")
 
 
 def binarize(
@@ -94,7 +102,8 @@ def binarize(
     usable = usable_frames(landmarks, occlusion, coeffs, config)
     into = into or workspace
     split = split or last_eleventh(len(usable))
-    rows, is_train = choose_rows(condition, coeffs.euler, usable, split, config)
+    quality = frame_quality(coeffs.residual, occlusion.coverage, config.max_residual)
+    rows, is_train = choose_rows(condition, coeffs.euler, usable, quality, split, config)
     if int(is_train.sum()) < 2:
         raise NoFaceError(
             f"{video}: only {int(is_train.sum())} of {len(usable)} frames show an uncovered, well-fitted face; "
@@ -137,6 +146,7 @@ def choose_rows(
     condition: NDArray[np.float32],
     euler: NDArray[np.float32],
     usable: NDArray[np.bool_],
+    quality: NDArray[np.float32],
     split: Split,
     config: BinarizerConfig,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -146,6 +156,7 @@ def choose_rows(
         condition: raw condition ``[T, 204]``.
         euler: ``[T, 3]`` rad.
         usable: ``[T]`` frames to choose from.
+        quality: ``[T]`` how well they are fitted and seen.
         split: which of them train and which are held out.
         config: how many, and how pose counts.
 
@@ -154,29 +165,13 @@ def choose_rows(
     """
     train = np.flatnonzero(usable & split.is_train)
     if len(train) > config.max_train_frames:
-        features = _spread_features(condition[train, MOUTH_CONDITION], euler[train], config.pose_weight)
-        train = train[farthest_points(features, config.max_train_frames)]
+        features = lip_and_pose_features(condition[train, MOUTH_CONDITION], euler[train], config.pose_weight)
+        train = train[choose_frames(features, quality[train], config.max_train_frames, config.cover_share)]
     held_out = np.flatnonzero(usable & split.is_held_out)
     if len(held_out) > config.max_val_frames:
         held_out = held_out[np.linspace(0, len(held_out) - 1, config.max_val_frames).round().astype(int)]
     rows = np.sort(np.concatenate([train, held_out])).astype(np.int64)
     return rows, split.is_train[rows]
-
-
-def farthest_points(features: NDArray[np.floating], count: int) -> NDArray[np.int64]:
-    """Greedy cover of rows ``[N, D]``: start nearest the mean, then always the row farthest from all chosen ones.
-
-    Returns:
-        ``count`` distinct row numbers, in the order they were chosen.
-    """
-    chosen = np.empty(count, dtype=np.int64)
-    chosen[0] = np.argmin(np.linalg.norm(features - features.mean(axis=0), axis=1))
-    distance = np.full(len(features), np.inf)
-    for step in range(1, count):
-        distance = np.minimum(distance, np.linalg.norm(features - features[chosen[step - 1]], axis=1))
-        distance[chosen[:step]] = -1.0  # duplicates of a chosen row may still be chosen, the row itself never
-        chosen[step] = np.argmax(distance)
-    return chosen
 
 
 def crop_landmarks(landmarks: Landmarks2D, metadata: CropMetadata, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -213,9 +208,3 @@ def write_crops(
             progress("crops", done, len(rows))
     shutil.rmtree(workspace.crops, ignore_errors=True)
     partial.rename(workspace.crops)
-
-
-def _spread_features(mouth: NDArray[np.float32], euler: NDArray[np.float32], pose_weight: float) -> NDArray[np.float32]:
-    """Lip shape and head pose side by side, each scaled to unit total variance."""
-    blocks = [(mouth, 1.0), (euler, pose_weight)]
-    return np.concatenate([b / max(float(np.sqrt(b.var(axis=0).sum())), 1e-6) * w for b, w in blocks], axis=1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from data_gen.runs.binarizer_nerf import BinarizerConfig
 from data_gen.utils.process_video.face_detector import Backend
@@ -22,14 +22,16 @@ class DetectConfig:
 
     Attributes:
         backend: 'auto' takes CenterFace when its file is there and BlazeFace otherwise.
-        extractor: runtime of the landmark model: 'litert', or the optional 'mediapipe' package.
+        extractor: runtime of the networks: 'litert' (CPU), 'torch' on the configuration's device, or 'auto': torch on
+            CUDA and LiteRT elsewhere. They differ by rounding alone (see ``networks``), so what was made with one of
+            them is up to date for the others. 'mediapipe' puts the optional package in the landmark model's place.
         follow: when a face is acquired, followed and given up.
         link: which of what was followed are one person.
         believe: when what was followed is a face, and when it is worth working on.
     """
 
     backend: Backend = "auto"
-    extractor: Literal["litert", "mediapipe"] = "litert"
+    extractor: Literal["auto", "litert", "torch", "mediapipe"] = "auto"
     follow: FollowConfig = field(default_factory=FollowConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     believe: BeliefConfig = field(default_factory=BeliefConfig)
@@ -72,7 +74,7 @@ class ProcessVideoConfig:
     Attributes:
         face_model: what is fitted: 'embedded', or 'bfm2009' when its files are there; only the first can be trained
             and rendered with.
-        device: where it is fitted; no result depends on it but for rounding.
+        device: where it is fitted, and where networks run that run in torch; no result depends on it but for rounding.
     """
 
     task: Literal["process_video"] = "process_video"
@@ -84,3 +86,10 @@ class ProcessVideoConfig:
     hands: HandsConfig = field(default_factory=HandsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     binarizer: BinarizerConfig = field(default_factory=BinarizerConfig)
+
+    def hashed_sections(self) -> dict[str, Any]:
+        """The sections as stages depend on them: what changes no result but for rounding counts as one and the same."""
+        sections = asdict(self)
+        if self.detect.extractor in ("auto", "torch"):
+            sections["detect"]["extractor"] = "litert"
+        return sections

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from data_gen.runs import stages
 from data_gen.runs.process_config import ProcessVideoConfig
 from modules.commons import hashing
 from modules.commons.config import load_config
+from modules.commons.device import DeviceName, pick_device
 from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
@@ -37,6 +38,7 @@ from modules.face_model.choice import load_face_model
 from modules.face_model.model import FaceModel
 
 DEFAULT_CONFIG = EGS / "egs_bases" / "process_video" / "base.yaml"
+GPU_CONFIG = EGS / "egs_bases" / "process_video" / "gpu.yaml"
 MANIFEST_SCHEMA = "manifest/1"
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Stage:
         reads, writes: attributes of ``VideoWorkspace``; every stage reads the video besides.
         config: the fields of ``ProcessVideoConfig`` it depends on.
         schema: raised by hand when the code makes something else of the same input.
-        run: does the work.
+        run: does the work; may return facts for the manifest.
         of_face: its result belongs to one face; the others belong to the video and serve all of its faces.
         uses_face_model: another face model makes the result stale.
         check: refuses what cannot be done before anything is made.
@@ -61,7 +63,7 @@ class Stage:
     writes: tuple[str, ...]
     config: tuple[str, ...]
     schema: int
-    run: Callable[[stages.StageInput], None]
+    run: Callable[[stages.StageInput], Mapping[str, str] | None]
     of_face: bool = True
     uses_face_model: bool = False
     check: Callable[[VideoWorkspace], None] | None = None
@@ -91,12 +93,17 @@ STAGES: tuple[Stage, ...] = (
         (*TRACKED, "coeffs"),
         ("dataset", "crops"),
         ("binarizer",),
-        2,
+        3,
         stages.binarize_clip,
         uses_face_model=True,
         check=stages.check_fitted_model,
     ),
 )
+
+
+def default_config(device: DeviceName = "auto") -> Path:
+    """How videos are prepared when nothing else is asked for: with more frames where people are trained on a GPU."""
+    return GPU_CONFIG if pick_device(device).type == "cuda" else DEFAULT_CONFIG
 
 
 def prepare_video(video: Path, workspace: VideoWorkspace, config: ProcessVideoConfig, progress: Progress) -> None:
@@ -146,9 +153,9 @@ def run_stages(
             _drop_pieces(stage, place)
         started = time.monotonic()
         place.binary.mkdir(parents=True, exist_ok=True)
-        stage.run(stages.StageInput(video, source_sha256, place, config, progress, keys[stage.name]))
+        facts = stage.run(stages.StageInput(video, source_sha256, place, config, progress, keys[stage.name]))
         seconds = round(time.monotonic() - started, 2)
-        manifest[stage.name] = {"key": keys[stage.name], "seconds": seconds}
+        manifest[stage.name] = {"key": keys[stage.name], "seconds": seconds, **(facts or {})}
         _write_manifest(place, video, source_sha256, manifest)
         log.info("%s: %s done in %.1f s", workspace.video_id, stage.name, seconds)
         ran.append(stage.name)
@@ -173,7 +180,7 @@ def stage_keys(
 
     ``fitted_version`` is that of the model which ``config.face_model`` names, where it is not the embedded one.
     """
-    sections = asdict(config)
+    sections = config.hashed_sections()
     producers: dict[str, str] = {}
     keys: dict[str, str] = {}
     for stage in STAGES:

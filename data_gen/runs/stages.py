@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -12,7 +15,8 @@ import numpy as np
 
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
-from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker
+from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, Landmarker, build_landmarker
+from data_gen.utils.mp_feature_extractors.networks import Runtime, pick_runtime
 from data_gen.utils.mp_feature_extractors.region_confirmer import RegionConfirmer
 from data_gen.utils.process_video.crop_utils import load_crop_metadata, save_crop_metadata
 from data_gen.utils.process_video.face_detector import FaceDetector
@@ -30,7 +34,7 @@ from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
 from data_gen.utils.process_video.stable_crop import CropTables, small_face_note, stable_crop
 from data_gen.utils.process_video.tracker_state import Sighting
-from modules.commons.device import pick_device
+from modules.commons.device import pick_device, usable_cores
 from modules.commons.errors import ConfigError, NoFaceError
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
@@ -56,6 +60,14 @@ SEGMENT = 256
 """Frames between two points from which a killed run can go on."""
 HANDS_STRETCH = 512
 """The same for looking for hands."""
+MOST_STRETCHES = 8
+"""Stretches looked through at a time, each with its own decoder and networks."""
+STRETCHES_BYTES = 1 << 30
+"""Most that their decoders' frames may take together."""
+DECODER_FRAMES = 12
+"""Frames that a decoder and the queue behind it hold, besides one in each of its threads."""
+BYTES_PER_PIXEL = 3
+"""Of a frame: planes of ten bits, chroma halved both ways."""
 HANDS_MARGIN = 32
 """Frames before and after a stretch in which a hand that matters in it can first be seen."""
 
@@ -87,27 +99,46 @@ def shots(stage: StageInput) -> None:
     FrameIndex(np.array(pts, np.int64), time_base, starts).save(stage.workspace.frame_index)
 
 
-def track(stage: StageInput) -> None:
-    """Follow every face through the video; what was seen goes to a log, so that a killed run goes on where it was."""
+def networks_runtime(config: ProcessVideoConfig) -> Runtime:
+    """What detectors, landmark and hand networks run on.
+
+    Raises:
+        BackendUnavailableError: what is named cannot run here.
+    """
+    extractor = config.detect.extractor
+    return pick_runtime("auto" if extractor == "mediapipe" else extractor, pick_device(config.device))
+
+
+def track(stage: StageInput) -> dict[str, str]:
+    """Follow every face through the video; what was seen goes to a log, so that a killed run goes on where it was.
+
+    Returns:
+        Which runtime's networks looked, for the manifest.
+    """
     index = FrameIndex.load(stage.workspace.frame_index)
     log = ObservationLog(stage.workspace.observations, stage.key)
-    size_hw = _track_into(log, stage, index)
+    runtime = networks_runtime(stage.config)
+    size_hw = _track_into(log, stage, index, runtime)
     sights = gather_sights(log.segments())
     empty = FaceTable(size_hw, index.times_s, index.shot_starts, ())
     persons = link_persons(sights, gather_looks(log.segments()), empty.shots, index.times_s, stage.config.detect.link)
     table = build_face_table(sights, persons, index.times_s, index.shot_starts, size_hw, stage.config.detect.believe)
     check_faces(table, sights, stage.config.detect.believe.min_face_px)
     table.save(stage.workspace.faces)
+    named = stage.config.detect.extractor
+    return {"extractor": f"mediapipe and {runtime}" if named == "mediapipe" else str(runtime)}
 
 
-def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex) -> tuple[int, int]:
+def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex, runtime: Runtime) -> tuple[int, int]:
     """Track the frames that are not in the log yet; returns the frames' (height, width)."""
     settings, starts = stage.config.detect, set(index.shot_starts.tolist())
     stops = {*(start - 1 for start in starts), len(index) - 1}
     done, state = log.resume()
     first = state.recent[0][0] if state.recent else done
-    landmarker, detector = build_landmarker(settings.extractor), FaceDetector(settings.backend)
-    tracker = FaceTracker(landmarker, detector, settings.follow, RegionConfirmer(), build_look_taker(), state)
+    landmarker = build_landmarker(settings.extractor, runtime=runtime, scores_later=runtime.extractor == "torch")
+    detector = FaceDetector(settings.backend, runtime=runtime)
+    confirmer = RegionConfirmer(runtime=runtime)
+    tracker = FaceTracker(landmarker, detector, settings.follow, confirmer, build_look_taker(), state)
     batch: list[Sighting] = []
     with VideoReader(stage.video) as reader, decoding(FrameRange(reader, index, first)) as decoded:
         for frame in decoded:
@@ -118,9 +149,17 @@ def _track_into(log: ObservationLog, stage: StageInput, index: FrameIndex) -> tu
             batch += tracker.step(frame, starts_shot=number in starts, ends_shot=number in stops)
             stage.progress("track", number + 1, len(index))
             if (number + 1) % SEGMENT == 0 or number + 1 == len(index):
-                log.append(done, number + 1, batch, tracker.state)
+                log.append(done, number + 1, _scored(batch, landmarker), tracker.state)
                 done, batch = number + 1, []
         return reader.info.height, reader.info.width
+
+
+def _scored(sightings: list[Sighting], landmarker: Landmarker) -> list[Sighting]:
+    """Sightings with the blendshape scores that the landmarker left for later, if it did."""
+    if not isinstance(landmarker, FaceLandmarker):
+        return sightings
+    results = landmarker.with_scores([sighting.result for sighting in sightings])
+    return [replace(sighting, result=result) for sighting, result in zip(sightings, results, strict=True)]
 
 
 def check_face(workspace: VideoWorkspace) -> None:
@@ -168,28 +207,71 @@ def choose_crop(
     return metadata
 
 
-def hands(stage: StageInput) -> None:
-    """Find what stands in front of the face in each crop, stretch by stretch; finished stretches are kept."""
+def hands(stage: StageInput) -> dict[str, str]:
+    """Find what stands in front of the face in each crop, several stretches at a time; finished ones are kept.
+
+    Returns:
+        Which runtime's networks looked, for the manifest.
+    """
     workspace, size = stage.workspace, stage.config.hands.mask_size
-    points = Landmarks2D.load(workspace.landmarks)
+    count = len(Landmarks2D.load(workspace.landmarks))
     parts = PartStore(workspace.hands.with_name("hands.parts"), stage.key)
     if not stage.config.hands.enabled:
-        no_occlusion(len(points), size).save(workspace.hands)
+        no_occlusion(count, size).save(workspace.hands)
         parts.delete()
-        return
-    index = FrameIndex.load(workspace.frame_index)
-    metadata = load_crop_metadata(workspace.crop_metadata)
-    with VideoReader(stage.video) as reader:
-        for start in range(0, len(points), HANDS_STRETCH):
-            stop = min(start + HANDS_STRETCH, len(points))
-            if not parts.has(start):
-                first, last = max(start - HANDS_MARGIN, 0), min(stop + HANDS_MARGIN, len(points))
-                with decoding(FrameRange(reader, index, first, last)) as frames:
-                    table = occlusion_table(frames, points, metadata, OcclusionDetector(), size, (start, stop))
-                parts.save(start, table)
-            stage.progress("hands", stop, len(points))
+        return {}
+    runtime = networks_runtime(stage.config)
+    starts = range(0, count, HANDS_STRETCH)
+    missing = [start for start in starts if not parts.has(start)]
+    done = sum(min(HANDS_STRETCH, count - start) for start in starts if start not in missing)
+    stopping = threading.Event()
+    # most of the time goes to networks, OpenCV and decoding, which let other threads run
+    size_hw = load_crop_metadata(workspace.crop_metadata).frame_size_hw
+    with ThreadPoolExecutor(stretches_at_once(len(missing), size_hw, usable_cores())) as pool:
+        jobs = {pool.submit(_hands_in, stage, parts, start, runtime, stopping): start for start in missing}
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                done += min(HANDS_STRETCH, count - jobs[job])
+                stage.progress("hands", done, count)
+        except BaseException:
+            stopping.set()
+            pool.shutdown(cancel_futures=True)
+            raise
     join_occlusion(parts, workspace.hands, size)
     parts.delete()
+    return {"extractor": str(runtime)}
+
+
+def stretches_at_once(count: int, size_hw: tuple[int, int], cores: int) -> int:
+    """How many of ``count`` stretches to look through at a time: large frames are held by each decoder's threads."""
+    held = (cores + DECODER_FRAMES) * math.prod(size_hw) * BYTES_PER_PIXEL
+    return max(1, min(count, MOST_STRETCHES, cores, STRETCHES_BYTES // held))
+
+
+def _hands_in(stage: StageInput, parts: PartStore, start: int, runtime: Runtime, stopping: threading.Event) -> None:
+    """Look for hands in the stretch that begins at ``start``, with a reader and networks of its own."""
+    workspace = stage.workspace
+    points, index = Landmarks2D.load(workspace.landmarks), FrameIndex.load(workspace.frame_index)
+    metadata, size = load_crop_metadata(workspace.crop_metadata), stage.config.hands.mask_size
+    stop = min(start + HANDS_STRETCH, len(points))
+    first, last = max(start - HANDS_MARGIN, 0), min(stop + HANDS_MARGIN, len(points))
+    with VideoReader(stage.video) as reader, decoding(FrameRange(reader, index, first, last)) as frames:
+        watched = _until(stopping, frames)
+        table = occlusion_table(watched, points, metadata, OcclusionDetector(runtime=runtime), size, (start, stop))
+    parts.save(start, table)
+
+
+def _until(stopping: threading.Event, frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Pass frames on until the stage ends early.
+
+    Raises:
+        CancelledError: it does; half a stretch must not be kept.
+    """
+    for frame in frames:
+        if stopping.is_set():
+            raise CancelledError
+        yield frame
 
 
 def fit(stage: StageInput) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Literal
 
 import torch
@@ -30,3 +31,8 @@ def pick_device(name: str = "auto") -> torch.device:
     detail = torch.cuda.get_device_name(device) if has_cuda else f"{torch.get_num_threads()} threads"
     logger.info("device: %s (%s)", device, detail)
     return device
+
+
+def usable_cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -156,15 +156,31 @@ def sample_region(
     Plain bilinear sampling of a large face skips pixels, and the skipped ones change with every sub-pixel move: the
     landmarks of a 4K face would jitter for no reason in the picture.
     """
+    source = region_source(rgb, region, size)
+    if source is None:
+        return np.zeros((size, size, 3), dtype=np.uint8)
+    pixels, crop_from_pixels = source
+    sampled = warp_affine(pixels, crop_from_pixels, (size, size), flags=flags, border_mode=border_mode)
+    return np.asarray(sampled, dtype=np.uint8)
+
+
+def region_source(
+    rgb: NDArray[np.uint8], region: CropRegion, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | None:
+    """What ``sample_region`` samples: the image, or the part of it under the region area-filtered, and a map from it.
+
+    Returns:
+        Pixels ``[h, w, 3]`` and the ``[3, 3]`` map from them to a crop of ``size``; None when the region shows nothing.
+    """
     matrix = region.crop_from_frame(size)
     reduction = int(region.side / size)
     bounds = region.bounding_box().pixel_bounds(rgb.shape[1], rgb.shape[0])
     if bounds is None:
-        return np.zeros((size, size, 3), dtype=np.uint8)
-    if reduction >= 2:
-        rgb, image_from_small = _reduce(rgb, bounds, reduction)
-        matrix = matrix @ image_from_small
-    return np.asarray(warp_affine(rgb, matrix, (size, size), flags=flags, border_mode=border_mode), dtype=np.uint8)
+        return None
+    if reduction < 2:
+        return rgb, matrix
+    small, image_from_small = _reduce(rgb, bounds, reduction)
+    return small, matrix @ image_from_small
 
 
 def _reduce(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data_gen.utils.build_face_model.embedding import random_expression
 from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.mp_feature_extractors.face_landmarker import TASK_FILE, FaceLandmarker, region_of_landmarks
-from data_gen.utils.mp_feature_extractors.litert import LiteRtModel
+from data_gen.utils.mp_feature_extractors.networks import load_network, pick_runtime
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.face_model.head_painter import HeadLook, HeadPainter
 from modules.face_model.model import FaceModel
@@ -77,14 +77,16 @@ class ScoreNetwork:
     """
 
     def __init__(self, models: Path = MEDIAPIPE_DIR) -> None:
-        self._network = LiteRtModel.from_task(models / TASK_FILE, "face_blendshapes.tflite")
+        self._network = load_network(pick_runtime(), models / TASK_FILE, "face_blendshapes.tflite")
         self._subset = np.array(BLENDSHAPE_SUBSET)
 
     def scores(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points ``[T, 478, 2]`` px to scores ``[T, 52]``."""
         rows = np.ascontiguousarray(points[:, self._subset], np.float32)
-        found = [next(iter(self._network.run(row[None]).values())) for row in rows]
-        return np.stack(found).astype(np.float32) if found else np.zeros((0, len(MEDIAPIPE_BLENDSHAPES)), np.float32)
+        if not len(rows):
+            return np.zeros((0, len(MEDIAPIPE_BLENDSHAPES)), np.float32)
+        (found,) = self._network.run(rows).values()
+        return found.astype(np.float32)
 
 
 def made_up_truth(

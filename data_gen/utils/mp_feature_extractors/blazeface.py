@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from data_gen.utils.mp_feature_extractors.litert import LiteRtModel
+from data_gen.utils.mp_feature_extractors.networks import Runtime, load_network, pick_runtime
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox, FaceDetection
 from modules.structures.crops import CropRegion, sample_region, transform_points
@@ -122,6 +122,7 @@ class BlazeFace:
     Args:
         kind: ``short`` finds faces from about 1/7 of the area's longer side, ``full`` from about 1/12.
         min_score: detections below it are dropped.
+        runtime: what the network runs on; by default torch on CUDA and LiteRT elsewhere.
     """
 
     def __init__(
@@ -130,13 +131,14 @@ class BlazeFace:
         *,
         models: Path = MEDIAPIPE_DIR,
         min_score: float = 0.5,
-        threads: int = 1,
+        runtime: Runtime | None = None,
     ) -> None:
+        runtime = runtime or pick_runtime()
         if kind == "short":
-            self._model = LiteRtModel.from_task(models / "face_landmarker.task", "face_detector.tflite", threads)
+            self._model = load_network(runtime, models / "face_landmarker.task", "face_detector.tflite")
             self._names = ("regressors", "classificators")
         else:
-            self._model = LiteRtModel.from_file(models / "face_detection_full_range_sparse.tflite", threads)
+            self._model = load_network(runtime, models / "face_detection_full_range_sparse.tflite")
             self._names = ("Identity", "Identity_1")
         self._size = self._model.input_shape[1]
         self._anchors = (
@@ -156,7 +158,7 @@ class BlazeFace:
         """
         region = area if isinstance(area, CropRegion) else letterbox_region(rgb, area)
         image = sample_region(rgb, region, self._size, border_mode=cv2.BORDER_CONSTANT)
-        outputs = self._model.run((image.astype(np.float32) / 127.5 - 1.0)[None])
+        outputs = self._model.run_images(image[None], -1.0, 1.0)
         raw = weighted_nms(
             decode(
                 outputs[self._names[0]][0], outputs[self._names[1]][0, :, 0], self._anchors, self._size, self._min_score

@@ -1,4 +1,4 @@
-"""Hands through MediaPipe's palm detector and hand landmark network on LiteRT."""
+"""Hands through MediaPipe's palm detector and hand landmark network, on LiteRT or in torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_gen.utils.mp_feature_extractors.blazeface import (
     letterbox_region,
     weighted_nms,
 )
-from data_gen.utils.mp_feature_extractors.litert import LiteRtModel
+from data_gen.utils.mp_feature_extractors.networks import Runtime, load_network, pick_runtime
 from data_gen.utils.mp_feature_extractors.regions import angle_between, region_of_points
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox
@@ -72,6 +72,7 @@ class HandLandmarker:
         min_palm: palms below this score are dropped.
         min_presence: hands below this score are dropped.
         max_hands: the best-scored palms looked at.
+        runtime: what the networks run on; by default torch on CUDA and LiteRT elsewhere.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class HandLandmarker:
         min_palm: float = 0.5,
         min_presence: float = 0.5,
         max_hands: int = 2,
-        threads: int = 1,
+        runtime: Runtime | None = None,
     ) -> None:
-        self._palms = LiteRtModel.from_file(models / "palm_detection_full.tflite", threads)
-        self._hand = LiteRtModel.from_file(models / "hand_landmark_full.tflite", threads)
+        runtime = runtime or pick_runtime()
+        self._palms = load_network(runtime, models / "palm_detection_full.tflite")
+        self._hand = load_network(runtime, models / "hand_landmark_full.tflite")
         self._palm_size, self._hand_size = self._palms.input_shape[1], self._hand.input_shape[1]
         self._anchors = anchor_centers(self._palm_size, SHORT_RANGE_STRIDES)
         self._min_palm, self._min_presence, self._max_hands = min_palm, min_presence, max_hands
@@ -97,7 +99,7 @@ class HandLandmarker:
         """
         square = letterbox_region(rgb, area)
         image = sample_region(rgb, square, self._palm_size)
-        outputs = self._palms.run((image.astype(np.float32) / 255.0)[None])
+        outputs = self._palms.run_images(image[None])
         raw = decode(
             outputs["Identity"][0], outputs["Identity_1"][0, :, 0], self._anchors, self._palm_size, self._min_palm
         )
@@ -113,7 +115,7 @@ class HandLandmarker:
     def landmarks(self, rgb: NDArray[np.uint8], region: CropRegion) -> HandResult | None:
         """The hand inside ``region``, or None when the network sees none there."""
         image = sample_region(rgb, region, self._hand_size)
-        outputs = self._hand.run((image.astype(np.float32) / 255.0)[None])
+        outputs = self._hand.run_images(image[None])
         presence = float(outputs["Identity_1"].ravel()[0])
         if presence < self._min_presence:
             return None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from modules.commons.errors import ModelFileError
-
-SETUP_HINT = "run `bash scripts/setup.sh` to fetch the model files"
+from data_gen.utils.mp_feature_extractors.networks import SETUP_HINT, Images, read_network_file
+from modules.commons.errors import BackendUnavailableError, ModelFileError
 
 
 class LiteRtModel:
@@ -22,9 +19,19 @@ class LiteRtModel:
         content: the bytes of a ``.tflite`` file.
         source: where the bytes came from, for messages.
         threads: CPU threads; one is fastest for networks this small when cores are shared.
+
+    Raises:
+        BackendUnavailableError: LiteRT is not installed; it is imported here and never before.
+        ModelFileError: the bytes are not a network.
     """
 
     def __init__(self, content: bytes, source: str, threads: int = 1) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise BackendUnavailableError(
+                f"LiteRT cannot be imported here ({error}): `pip install ai-edge-litert`, or use extractor torch"
+            ) from error
         try:
             self._interpreter = Interpreter(model_content=content, num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -43,9 +50,7 @@ class LiteRtModel:
         Raises:
             ModelFileError: when the file is missing or not a network.
         """
-        if not path.is_file():
-            raise ModelFileError(f"model file {path} is missing; {SETUP_HINT}")
-        return cls(path.read_bytes(), str(path), threads)
+        return cls(*read_network_file(path), threads)
 
     @classmethod
     def from_task(cls, path: Path, member: str, threads: int = 1) -> LiteRtModel:
@@ -54,17 +59,20 @@ class LiteRtModel:
         Raises:
             ModelFileError: when the bundle or the member is missing or damaged.
         """
-        if not path.is_file():
-            raise ModelFileError(f"model file {path} is missing; {SETUP_HINT}")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                content = archive.read(member)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise ModelFileError(f"{path} does not hold {member} ({error}); {SETUP_HINT}") from error
-        return cls(content, f"{path}!{member}", threads)
+        return cls(*read_network_file(path, member), threads)
 
     def run(self, values: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        """Outputs by name for one input of ``input_shape``."""
+        """Outputs by name, batch first, for inputs ``[B, ...]``, one after another."""
+        found = [self._run_one(values[i : i + 1]) for i in range(len(values))]
+        return {name: np.concatenate([one[name] for one in found]) for name in self._outputs} if found else {}
+
+    def run_images(self, images: Images, low: float = 0.0, high: float = 1.0) -> Mapping[str, NDArray[np.float32]]:
+        """Outputs by name, batch first, for pictures ``[B, H, W, 3]`` whose 0..255 means ``low``..``high``."""
+        return self.run(np.asarray(images).astype(np.float32) / (255.0 / (high - low)) + low)
+
+    def _run_one(self, values: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         self._interpreter.set_tensor(self._input_index, values)
         self._interpreter.invoke()
-        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+        found = {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+        # a network may drop the batch of one that it was made for
+        return {name: value if value.ndim > 1 else value[None] for name, value in found.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.blazeface import BlazeFace
+from data_gen.utils.mp_feature_extractors.networks import Runtime, pick_runtime
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropRegion
@@ -45,13 +46,15 @@ class RegionConfirmer:
     Args:
         models: folder of MediaPipe's models.
         config: see ``ConfirmConfig``.
-        threads: CPU threads.
+        runtime: what the networks run on; by default torch on CUDA and LiteRT elsewhere.
     """
 
-    def __init__(self, *, models: Path = MEDIAPIPE_DIR, config: ConfirmConfig | None = None, threads: int = 1) -> None:
-        self.config = config or ConfirmConfig()
-        self._short = BlazeFace("short", models=models, min_score=LOWEST, threads=threads)
-        self._full = BlazeFace("full", models=models, min_score=LOWEST, threads=threads)
+    def __init__(
+        self, *, models: Path = MEDIAPIPE_DIR, config: ConfirmConfig | None = None, runtime: Runtime | None = None
+    ) -> None:
+        self.config, runtime = config or ConfirmConfig(), runtime or pick_runtime()
+        self._short = BlazeFace("short", models=models, min_score=LOWEST, runtime=runtime)
+        self._full = BlazeFace("full", models=models, min_score=LOWEST, runtime=runtime)
 
     def confirm(self, rgb: NDArray[np.uint8], box: BoundingBox, angle_rad: float = 0.0) -> float:
         """Score 0..1 of a face on ``box``: that of the first look when it is sure, else the mean of both.

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.blazeface import BlazeFace
+from data_gen.utils.mp_feature_extractors.networks import Runtime
 from data_gen.utils.process_video.centerface import CenterFace
 from modules.commons.errors import BackendUnavailableError
 from modules.commons.workspace import CENTERFACE_FILE, CHECKPOINTS, MEDIAPIPE_DIR
@@ -154,8 +155,8 @@ class PackageFinder:
 class WholeBlazeFace:
     """BlazeFace full range behind the common signature, for when CenterFace is not there; misses small faces."""
 
-    def __init__(self, models: Path = MEDIAPIPE_DIR, *, min_score: float = 0.6) -> None:
-        self._model = BlazeFace("full", models=models, min_score=min_score)
+    def __init__(self, models: Path = MEDIAPIPE_DIR, *, min_score: float = 0.6, runtime: Runtime | None = None) -> None:
+        self._model = BlazeFace("full", models=models, min_score=min_score, runtime=runtime)
 
     def detect(
         self, rgb: NDArray[np.uint8], area: BoundingBox | None = None, *, max_side: int = 640
@@ -178,13 +179,19 @@ def five_points(six: NDArray) -> NDArray[np.float32]:
     return np.stack([six[0], six[1], six[2], six[3] - half, six[3] + half]).astype(np.float32)
 
 
-def build_finder(backend: Backend, files: ModelFiles | None = None, min_score: float | None = None) -> Finder:
+def build_finder(
+    backend: Backend,
+    files: ModelFiles | None = None,
+    min_score: float | None = None,
+    runtime: Runtime | None = None,
+) -> Finder:
     """The detector of a name.
 
     Args:
         backend: any but ``auto``.
         files: where weights lie.
         min_score: what is scored lower is dropped; None takes the detector's own usual threshold.
+        runtime: what CenterFace's and BlazeFace's networks run on; the packages bring their own.
 
     Raises:
         BackendUnavailableError: when its package cannot be imported or its weights are missing or unusable.
@@ -193,8 +200,8 @@ def build_finder(backend: Backend, files: ModelFiles | None = None, min_score: f
     """
     files = files or ModelFiles()
     builders: dict[str, Callable[[ModelFiles, float], Finder]] = {
-        "centerface": lambda f, score: CenterFace(f.centerface, min_score=score),
-        "blazeface": lambda f, score: WholeBlazeFace(f.mediapipe, min_score=score),
+        "centerface": lambda f, score: CenterFace(f.centerface, min_score=score, runtime=runtime),
+        "blazeface": lambda f, score: WholeBlazeFace(f.mediapipe, min_score=score, runtime=runtime),
         "mediapipe": mediapipe_finder,
         "mtcnn": mtcnn_finder,
         "retinaface": retinaface_finder,

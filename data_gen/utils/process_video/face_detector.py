@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from data_gen.utils.mp_feature_extractors.networks import Runtime, pick_runtime
 from data_gen.utils.process_video.centerface import suppress
 from data_gen.utils.process_video.detector_backends import Backend, ModelFiles, build_finder
 from data_gen.utils.process_video.face_roll import RollFinder, faces_in_turned, looks_upright
@@ -60,6 +61,7 @@ class FaceDetector:
         centerface: CenterFace's weights.
         mediapipe: folder of MediaPipe's models.
         files: where all weights lie, instead of the two before.
+        runtime: what the project's own networks run on; by default torch on CUDA, OpenCV and LiteRT elsewhere.
 
     Raises:
         BackendUnavailableError: when the package or the weights of a named backend are missing.
@@ -74,14 +76,15 @@ class FaceDetector:
         centerface: Path = CENTERFACE_FILE,
         mediapipe: Path = MEDIAPIPE_DIR,
         files: ModelFiles | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
-        self.config = config or DetectorConfig()
+        self.config, self._runtime = config or DetectorConfig(), runtime or pick_runtime()
         files = files or ModelFiles(centerface=centerface, mediapipe=mediapipe)
         if backend == "auto":
             backend = "centerface" if files.centerface.is_file() else "blazeface"
             logger.info("face detector: %s", backend)
         self.backend: Backend = backend
-        self._finder = build_finder(backend, files, self.config.min_score)
+        self._finder = build_finder(backend, files, self.config.min_score, self._runtime)
         self._mediapipe = files.mediapipe
 
     def detect_face_bbox(
@@ -141,7 +144,7 @@ class FaceDetector:
 
     @cached_property
     def _roll_finder(self) -> RollFinder:
-        return RollFinder(self._mediapipe)
+        return RollFinder(self._mediapipe, runtime=self._runtime)
 
     def track_faces(self, frames: Iterable[Frame], *, audit_s: float = 0.5) -> list[FaceTrack]:
         """Follow every face of a short clip; the one with the most face area over time comes first.
@@ -153,7 +156,8 @@ class FaceDetector:
             audit_s: seconds between whole-frame looks for new faces.
         """
         follow = FollowConfig(audit_s=audit_s)
-        table = track_in_memory(frames, FaceLandmarker(models=self._mediapipe), self, follow=follow)
+        landmarker = FaceLandmarker(models=self._mediapipe, runtime=self._runtime)
+        table = track_in_memory(frames, landmarker, self, follow=follow)
         return [face.track for face in table.faces]
 
     def compute_stable_crop_region(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.blazeface import BlazeFace, turned_box
+from data_gen.utils.mp_feature_extractors.networks import Runtime
 from data_gen.utils.mp_feature_extractors.regions import angle_between
 from data_gen.utils.process_video.detector_backends import BLAZEFACE_BOX, Finder, five_points
 from modules.commons.workspace import MEDIAPIPE_DIR
@@ -47,10 +48,11 @@ class RollFinder:
     Args:
         models: folder of MediaPipe's models.
         min_score: a look that scores lower says nothing.
+        runtime: what the network runs on; by default torch on CUDA and LiteRT elsewhere.
     """
 
-    def __init__(self, models: Path = MEDIAPIPE_DIR, *, min_score: float = 0.6) -> None:
-        self._model = BlazeFace("short", models=models, min_score=min_score)
+    def __init__(self, models: Path = MEDIAPIPE_DIR, *, min_score: float = 0.6, runtime: Runtime | None = None) -> None:
+        self._model = BlazeFace("short", models=models, min_score=min_score, runtime=runtime)
 
     def settle(self, rgb: NDArray[np.uint8], face: FaceDetection) -> FaceDetection | None:
         """The face as its best view shows it, or None when no view shows a face.

@@ -18,7 +18,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.mp_feature_extractors.face_landmarker import Landmarker, region_of_face, region_of_landmarks
+from data_gen.utils.mp_feature_extractors.face_landmarker import (
+    Landmarker,
+    detect_all,
+    region_of_face,
+    region_of_landmarks,
+)
 from data_gen.utils.process_video.appearance import FaceLook
 from data_gen.utils.process_video.face_geometry import (
     distance_in_faces,
@@ -149,25 +154,35 @@ class FaceTracker:
 
     def _landmarks(self, frame: Frame, region: CropRegion, least: float | None = None) -> LandmarkResult | None:
         """Believable landmarks seen through ``region``; only the pixels under it become RGB."""
+        return self._all_landmarks(frame, [region], least)[0]
+
+    def _all_landmarks(
+        self, frame: Frame, regions: Sequence[CropRegion], least: float | None = None
+    ) -> list[LandmarkResult | None]:
+        """The same through several regions of a frame, at once where the landmarker can."""
         least = self._config.min_presence if least is None else least
-        bounds = window_around(frame, region.bounding_box())
-        if bounds is None:
-            return None
-        x, y = bounds[:2]
-        result = self._landmarker.detect(rgb_from_planes(frame, bounds), region.shifted(-x, -y)).shifted(x, y)
-        believable = result.score >= least and is_face_shaped(result.points)
-        return result if believable else None
+        bounds = [window_around(frame, region.bounding_box()) for region in regions]
+        looks = [
+            (rgb_from_planes(frame, window), region.shifted(-window[0], -window[1]))
+            for window, region in zip(bounds, regions, strict=True)
+            if window is not None
+        ]
+        found = iter(detect_all(self._landmarker, looks))
+        placed = [None if window is None else next(found).shifted(*window[:2]) for window in bounds]
+        return [
+            result if result is not None and result.score >= least and is_face_shaped(result.points) else None
+            for result in placed
+        ]
 
     def _follow_all(self, frame: Frame) -> dict[int, LandmarkResult]:
         """Landmarks of every face that was seen in the frame before, by track."""
-        seen: dict[int, LandmarkResult] = {}
-        for face in self.state.live:
-            if face.row != self.state.row - 1:
-                continue
-            result = self._landmarks(frame, face.region)
-            if result is not None and moved_like_a_head(face.box, landmark_box(result.points)):
-                seen[face.track] = result
-        return seen
+        faces = [face for face in self.state.live if face.row == self.state.row - 1]
+        results = self._all_landmarks(frame, [face.region for face in faces])
+        return {
+            face.track: result
+            for face, result in zip(faces, results, strict=True)
+            if result is not None and moved_like_a_head(face.box, landmark_box(result.points))
+        }
 
     def _without_collisions(self, seen: dict[int, LandmarkResult]) -> dict[int, LandmarkResult]:
         """Two tracks on one face: the one that had to leap to get there has lost its own."""

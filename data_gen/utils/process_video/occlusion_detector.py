@@ -22,6 +22,7 @@ from data_gen.utils.mp_feature_extractors.hand_landmarker import (
     region_of_palm,
     same_hand,
 )
+from data_gen.utils.mp_feature_extractors.networks import Runtime
 from data_gen.utils.process_video.face_geometry import landmark_box
 from data_gen.utils.process_video.hand_outline import hand_mask, hand_size
 from data_gen.utils.process_video.hand_tracker import HandFrame, HandTracker
@@ -74,12 +75,19 @@ class OcclusionDetector:
     Args:
         models: folder of MediaPipe's palm and hand networks.
         config: thresholds.
+        runtime: what the networks run on; by default torch on CUDA and LiteRT elsewhere.
     """
 
-    def __init__(self, *, models: Path = MEDIAPIPE_DIR, config: OcclusionConfig | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        models: Path = MEDIAPIPE_DIR,
+        config: OcclusionConfig | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
         self.config = config or OcclusionConfig()
         self._hands = HandLandmarker(
-            models=models, min_palm=self.config.min_palm, min_presence=self.config.min_followed
+            models=models, min_palm=self.config.min_palm, min_presence=self.config.min_followed, runtime=runtime
         )
 
     def detect_hands(self, rgb: NDArray[np.uint8], region: BoundingBox | None = None) -> NDArray[np.float32]:

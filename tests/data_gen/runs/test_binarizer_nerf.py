@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from data_gen.runs import binarizer_nerf
 from data_gen.runs.binarizer_nerf import (
@@ -15,7 +13,6 @@ from data_gen.runs.binarizer_nerf import (
     binarize,
     choose_rows,
     crop_landmarks,
-    farthest_points,
     steady_coverage,
     usable_frames,
     write_crops,
@@ -31,33 +28,14 @@ from modules.structures.masks import OcclusionTable
 from tests.support.synthetic_head import SyntheticSpeaker
 
 
-@given(st.integers(0, 1000), st.integers(5, 30), st.integers(1, 5))
-def test_farthest_points_matches_a_loop(seed, count, chosen):
-    features = np.random.default_rng(seed).normal(size=(count, 3))
-    picked = [int(np.argmin([np.linalg.norm(f - features.mean(axis=0)) for f in features]))]
-    while len(picked) < chosen:
-        best, best_distance = -1, -1.0
-        for candidate in range(count):
-            distance = min(np.linalg.norm(features[candidate] - features[p]) for p in picked)
-            if candidate not in picked and distance > best_distance + 1e-12:
-                best, best_distance = candidate, distance
-        picked.append(best)
-    assert farthest_points(features, chosen).tolist() == picked
-
-
-def test_farthest_points_never_repeats_even_when_frames_are_equal():
-    assert sorted(farthest_points(np.zeros((7, 4)), 7).tolist()) == list(range(7))
-
-
 def make_choice(n_frames=110, **settings):
     rng = np.random.default_rng(0)
     condition = rng.normal(size=(n_frames, 204)).astype(np.float32)
     usable = np.ones(n_frames, bool)
     usable[[3, 105]] = False
     config = BinarizerConfig(**settings)
-    return choose_rows(
-        condition, rng.normal(size=(n_frames, 3)).astype(np.float32), usable, last_eleventh(n_frames), config
-    )
+    euler, quality = rng.normal(size=(n_frames, 3)).astype(np.float32), np.ones(n_frames, np.float32)
+    return choose_rows(condition, euler, usable, quality, last_eleventh(n_frames), config)
 
 
 def test_rows_are_split_limited_and_usable():

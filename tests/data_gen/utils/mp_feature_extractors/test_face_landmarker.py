@@ -7,6 +7,7 @@ import pytest
 from data_gen.utils.mp_feature_extractors.face_landmarker import (
     FaceLandmarker,
     build_landmarker,
+    detect_all,
     region_of_box,
     region_of_landmarks,
 )
@@ -125,8 +126,21 @@ def test_a_missing_bundle_is_named(tmp_path):
         FaceLandmarker(models=tmp_path)
 
 
-def test_the_default_extractor_is_litert():
+def test_the_default_needs_no_package_but_the_projects_own():
     assert isinstance(build_landmarker(), FaceLandmarker)
+
+
+def test_all_faces_of_a_frame_are_found_as_one_by_one(landmarker, calm):
+    looks = [(calm, region_of_box(CALM_BOX)), (calm, CropRegion(430, 200, 420, 0.1))]
+
+    class OneByOne:
+        def detect(self, rgb, region):
+            return landmarker.detect(rgb, region)
+
+    for found, expected in zip(detect_all(landmarker, looks), detect_all(OneByOne(), looks), strict=True):
+        np.testing.assert_allclose(found.points, expected.points, atol=0.1)
+        np.testing.assert_allclose(found.blendshapes, expected.blendshapes, atol=0.01)
+    assert detect_all(landmarker, []) == []
 
 
 def test_fast_enough_for_the_pass_over_a_video(landmarker, calm):

@@ -19,6 +19,24 @@ def test_a_network_from_a_file_and_from_a_bundle_gives_the_same():
         np.testing.assert_allclose(first[name], second[name], atol=1e-4)
 
 
+def test_a_batch_is_run_one_by_one():
+    model = LiteRtModel.from_task(MEDIAPIPE_DIR / "face_landmarker.task", "face_blendshapes.tflite")
+    points = np.random.default_rng(0).uniform(0, 256, (3, 146, 2)).astype(np.float32)
+    (scores,) = model.run(points).values()
+    assert scores.shape == (3, 52), "the file's own output has no batch"
+    for row, one in zip(scores, points, strict=True):
+        (alone,) = model.run(one[None]).values()
+        np.testing.assert_array_equal(alone[0], row)
+
+
+def test_pictures_are_scaled_to_the_range_asked_for():
+    model = LiteRtModel.from_file(MEDIAPIPE_DIR / "selfie_segmentation.tflite")
+    picture = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
+    for values, low in ((picture.astype(np.float32) / 255.0, 0.0), (picture.astype(np.float32) / 127.5 - 1.0, -1.0)):
+        for found, expected in zip(model.run_images(picture, low).values(), model.run(values).values(), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_outputs_are_copies():
     model = LiteRtModel.from_file(MEDIAPIPE_DIR / "selfie_segmentation.tflite")
     (black,) = model.run(np.zeros((1, 256, 256, 3), dtype=np.float32)).values()

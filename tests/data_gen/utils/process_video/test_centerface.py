@@ -94,3 +94,15 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(ModelFileError, match=r"bad\.onnx is not a network"):
         CenterFace(tmp_path / "bad.onnx")
+
+
+def test_several_parts_of_one_frame_are_looked_at_together(detector, demo_dir):
+    rgb = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
+    areas = [None, BoundingBox(300, 40, 620, 360), BoundingBox(900, 0, 950, 50), BoundingBox(0, 0, 200, 200)]
+    together = detector.detect_many([rgb] * 4, areas, max_side=320)
+    assert [len(faces) for faces in together] == [1, 1, 0, 0]
+    for faces, area in zip(together, areas, strict=True):
+        for found, expected in zip(faces, detector.detect(rgb, area, max_side=320), strict=True):
+            np.testing.assert_array_equal(found.box.as_array(), expected.box.as_array())
+            np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+    assert detector.detect_many([], []) == []
