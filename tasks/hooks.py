@@ -23,7 +23,9 @@ class ProgressHook(Hook):
         self._progress(self._what, trainer.step, trainer.max_updates)
 
     def after_step(self, trainer: Trainer, scalars: Mapping[str, Tensor]) -> None:
-        if trainer.step % self._every == 0 or trainer.is_last_step:
+        if trainer.is_last_step:  # which may come early
+            self._progress(self._what, trainer.max_updates, trainer.max_updates)
+        elif trainer.step % self._every == 0:
             self._progress(self._what, trainer.step, trainer.max_updates)
 
 

@@ -3,6 +3,7 @@
     python tasks/run.py --config egs/datasets/demo/lm3d_radnerf.yaml --exp_name demo
     python tasks/run.py --exp_name demo --validate        # numbers and pictures of held-out frames
     python tasks/run.py --exp_name demo --infer           # pictures of held-out frames only
+    torchrun --nproc_per_node=4 tasks/run.py --config egs/datasets/demo/lm3d_radnerf.yaml --exp_name demo  # 4 GPUs
 
 Reads: the configuration, data/. Writes: checkpoints/identities/<exp_name> (checkpoints/audio2motion for that task),
 data/training/<exp_name>.

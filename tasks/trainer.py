@@ -33,24 +33,29 @@ class Hook:
 
 
 class Trainer:
-    """Runs ``task`` from ``start_step`` to ``max_updates`` steps."""
+    """Runs ``task`` from ``start_step`` to ``max_updates`` steps, or until a hook stops it."""
 
     def __init__(self, task: TrainingTask, max_updates: int, hooks: Sequence[Hook], start_step: int = 0) -> None:
         self.task = task
         self.max_updates = max_updates
         self.hooks = tuple(hooks)
         self.step = start_step
+        self._stopped = False
 
     @property
     def is_last_step(self) -> bool:
-        return self.step >= self.max_updates
+        return self._stopped or self.step >= self.max_updates
+
+    def stop(self) -> None:
+        """Make this step the last one; for hooks that see that more would not help."""
+        self._stopped = True
 
     def fit(self) -> None:
         """Train to the end; hooks are closed whatever happens."""
         try:
             for hook in self.hooks:
                 hook.before_training(self)
-            while self.step < self.max_updates:
+            while not self.is_last_step:
                 scalars = self.task.training_step(self.step)
                 self.step += 1
                 for hook in self.hooks:

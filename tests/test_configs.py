@@ -37,7 +37,8 @@ def test_every_config_loads_and_round_trips(path, tmp_path):
 
 def test_the_presets_and_the_demo_are_there():
     names = {str(path.relative_to(EGS)) for path in CONFIGS}
-    assert {"egs_bases/radnerf/cpu.yaml", "egs_bases/radnerf/gpu.yaml", "egs_bases/process_video/base.yaml"} <= names
+    assert {"egs_bases/process_video/base.yaml"} <= names
+    assert {f"egs_bases/radnerf/{preset}.yaml" for preset in ("cpu", "fast", "full", "geneface")} <= names
     assert {"datasets/demo/lm3d_radnerf.yaml"} <= names
 
 

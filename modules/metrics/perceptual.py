@@ -1,12 +1,12 @@
-"""LPIPS: how different two pictures look to a network that learned to see (Zhang et al. 2018), AlexNet version."""
+"""LPIPS: how different two pictures look to a network that learned to see (Zhang et al. 2018), AlexNet or VGG-16."""
 
 from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from modules.commons.errors import BackendUnavailableError, CheckpointError, first_line
 
+Network = Literal["alex", "vgg"]
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-ALEXNET_ADDRESS = f"https://download.pytorch.org/models/{ALEXNET_FILE}"
+VGG_FILE = "vgg16-397923af.pth"
 LPIPS_LEAST_PX = 64
 """AlexNet's last layers see a sixteenth of the resolution: below this nearly all of it is border."""
-_TAPS = (1, 4, 7, 9, 11)
-"""Places of the five rectifiers whose outputs are compared, in AlexNet's stack of layers."""
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 """Mean and deviation of the pictures AlexNet was trained on, for values in -1..1."""
@@ -30,17 +29,39 @@ _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.Unp
 Window = tuple[int, int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A network: its name in torchvision, its public file of weights, and the rectifiers whose outputs are compared."""
+
+    builder: str
+    title: str
+    file: str
+    taps: tuple[int, ...]
+
+    @property
+    def address(self) -> str:
+        return f"https://download.pytorch.org/models/{self.file}"
+
+
+_KINDS: dict[Network, _Kind] = {
+    "alex": _Kind("alexnet", "AlexNet", ALEXNET_FILE, (1, 4, 7, 9, 11)),
+    "vgg": _Kind("vgg16", "VGG-16", VGG_FILE, (3, 8, 15, 22, 29)),
+}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Lpips:
     """The network.
 
     Attributes:
-        features: AlexNet's convolutional stack, frozen.
+        features: the network's convolutional stack, frozen.
         linear: per tapped layer the learned weight of its channels, float32 ``[1, C, 1, 1]``, >= 0.
+        taps: places of the compared rectifiers in the stack.
     """
 
     features: nn.Sequential
     linear: tuple[Tensor, ...]
+    taps: tuple[int, ...]
 
     def distance(
         self, image: NDArray[np.uint8], target: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None,
@@ -72,32 +93,50 @@ class Lpips:
 
     @torch.inference_mode()
     def _compare(self, pair: NDArray[np.uint8]) -> float:
-        """LPIPS of ``[2, h, w, 3]``: squared difference of unit channel vectors, weighted, averaged, summed up."""
-        device = self.linear[0].device
-        planes = torch.from_numpy(pair.transpose(0, 3, 1, 2)).to(device).float() / 127.5 - 1
-        shift, scale = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (_SHIFT, _SCALE))
-        planes, total, taps = (planes - shift) / scale, 0.0, iter(self.linear)
-        for place, layer in enumerate(self.features):
-            planes = layer(planes)
-            if place in _TAPS:
-                unit = planes / (planes.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
-                total += float(((unit[:1] - unit[1:]).square() * next(taps)).sum(dim=1).mean())
+        """LPIPS of ``[2, h, w, 3]``."""
+        planes = torch.from_numpy(pair.transpose(0, 3, 1, 2)).to(self.linear[0].device).float() / 255
+        return float(self.distances(planes[:1], planes[1:])[0])
+
+    def distances(self, first: Tensor, second: Tensor) -> Tensor:
+        """LPIPS of pairs ``[B, 3, h, w]`` in 0..1 on the network's device: ``[B]``, float32, differentiable.
+
+        Squared difference of unit channel vectors, weighted, averaged over the picture, summed over the layers.
+        Layers that a small picture leaves nothing of are not reached.
+        """
+        with torch.autocast(first.device.type, enabled=False):
+            channels = (torch.cat([first, second]).float() * 2 - 1).unbind(dim=1)
+            # numbers, not tensors: nothing is copied to the device, so a CUDA graph can hold this
+            scaled = [(values - a) / b for values, a, b in zip(channels, _SHIFT, _SCALE, strict=True)]
+            planes = torch.stack(scaled, dim=1)
+            total, linear = planes.new_zeros(len(first)), iter(self.linear)
+            for place, layer in enumerate(self.features[: self.taps[-1] + 1]):
+                if isinstance(layer, nn.MaxPool2d) and min(planes.shape[2:]) < 3:
+                    break
+                planes = layer(planes)
+                if place in self.taps:
+                    unit = planes / (planes.square().sum(dim=1, keepdim=True) + _TINY).sqrt()
+                    one, other = unit.chunk(2)
+                    total = total + ((one - other).square() * next(linear)).sum(dim=1).mean(dim=(1, 2))
         return total
 
 
-def load_lpips(weights: Path, device: torch.device | str = "cpu") -> Lpips:
-    """Build LPIPS-Alex from files on disk; nothing is downloaded.
+def load_lpips(weights: Path, device: torch.device | str = "cpu", network: Network = "alex") -> Lpips:
+    """Build LPIPS from files on disk; nothing is downloaded.
 
     Args:
-        weights: torchvision's public AlexNet weights (``ALEXNET_FILE``).
+        weights: torchvision's public weights of the network (``ALEXNET_FILE``, ``VGG_FILE``).
         device: where the network runs.
+        network: which one the weights are of.
 
     Raises:
         BackendUnavailableError: torchvision cannot be imported, or a file of weights is missing.
         CheckpointError: ``weights`` holds something else.
     """
+    kind = _KINDS[network]
     try:
-        from torchvision.models import alexnet
+        from torchvision import models
+
+        build = getattr(models, kind.builder)
     except (ImportError, OSError, RuntimeError) as error:  # a build for another torch fails in any of these ways
         raise BackendUnavailableError(
             f"LPIPS needs torchvision, which cannot be imported beside torch {torch.__version__} "
@@ -105,45 +144,49 @@ def load_lpips(weights: Path, device: torch.device | str = "cpu") -> Lpips:
         ) from error
     if not weights.is_file():
         raise BackendUnavailableError(
-            f"LPIPS needs torchvision's AlexNet weights, and {weights} is not there; "
-            f"fetch {ALEXNET_ADDRESS} and put it there."
+            f"LPIPS needs torchvision's {kind.title} weights, and {weights} is not there; "
+            f"fetch {kind.address} and put it there."
         )
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        features = alexnet(weights=None).features
-    _fill(features, weights)
+        features = build(weights=None).features
+    for layer in features:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # a compared output is needed as it is
+    _fill(features, weights, kind)
     features.to(device).eval().requires_grad_(False)
-    return Lpips(features, tuple(layer.to(device) for layer in _linear_layers()))
+    return Lpips(features, tuple(layer.to(device) for layer in _linear_layers(network)), kind.taps)
 
 
-def _fill(features: nn.Sequential, file: Path) -> None:
+def _fill(features: nn.Sequential, file: Path, kind: _Kind) -> None:
     """Put the ``features.*`` tensors of a checkpoint into the stack."""
-    state = _read_tensors(file)
+    state = _read_tensors(file, f"fetch {kind.address}.")
     prefix = "features."
     own = {name.removeprefix(prefix): value.float() for name, value in state.items() if name.startswith(prefix)}
     try:
         features.load_state_dict(own, strict=True, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{file}: these are not AlexNet's weights ({first_line(error)}); fetch {ALEXNET_ADDRESS}."
+            f"{file}: these are not {kind.title}'s weights ({first_line(error)}); fetch {kind.address}."
         ) from error
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def _read_tensors(file: Path, remedy: str) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        raise CheckpointError(
-            f"{file}: cannot be read as torch weights ({first_line(error)}); fetch {ALEXNET_ADDRESS}."
-        ) from error
+        raise CheckpointError(f"{file}: cannot be read as torch weights ({first_line(error)}); {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{file}: holds no table of weights; fetch {ALEXNET_ADDRESS}.")
+        raise CheckpointError(f"{file}: holds no table of weights; {remedy}")
     return state
 
 
-def _linear_layers() -> tuple[Tensor, ...]:
+def _linear_layers(network: Network) -> tuple[Tensor, ...]:
     """The five learned channel weights, which torchmetrics brings along."""
-    file = Path(str(files("torchmetrics.functional.image"))) / "lpips_models" / "alex.pth"
+    package = find_spec("torchmetrics")  # the file only: importing it takes seconds and looks for other packages
+    if package is None or package.origin is None:
+        raise BackendUnavailableError("LPIPS needs torchmetrics 1.9, which is not installed.")
+    file = Path(package.origin).parent / "functional" / "image" / "lpips_models" / f"{network}.pth"
     if not file.is_file():
         raise BackendUnavailableError(f"LPIPS needs {file}, which torchmetrics 1.9 brings along; install it again.")
-    state = _read_tensors(file)
-    return tuple(state[f"lin{layer}.model.1.weight"].float() for layer in range(len(_TAPS)))
+    state = _read_tensors(file, "install torchmetrics again.")
+    return tuple(state[f"lin{layer}.model.1.weight"].float() for layer in range(len(_KINDS[network].taps)))

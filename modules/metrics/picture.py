@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from modules.metrics.picture_structure import SSIM_LEAST_PX, ssim_planes
+
 Window = tuple[int, int, int, int]
 """Integer half-open x0, y0, x1, y1."""
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
-SSIM_LEAST_PX = 11
-"""Side of SSIM's Gaussian window."""
 MS_SSIM_LEAST_PX = 176
 """The smallest side on which five scales can be measured: the coarsest then holds one SSIM window."""
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -101,8 +101,6 @@ def ssim_map(image: Picture, target: Picture) -> NDArray[np.float32]:
     Raises:
         ValueError: shapes differ.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     window, shape = changed_window(image, target), image.shape[:2]
     if min(shape) < SSIM_LEAST_PX:
         return np.full(shape, np.nan, np.float32)
@@ -110,8 +108,7 @@ def ssim_map(image: Picture, target: Picture) -> NDArray[np.float32]:
     if window is None:
         return whole
     part = window_slice(grown(window, _REACH, shape))
-    pair = (_planes(image[part]), _planes(target[part]))
-    _, found = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
+    found, _ = ssim_planes(_planes(image[part]), _planes(target[part]))
     whole[part] = found[0].mean(dim=0).numpy()
     return whole
 
@@ -272,18 +269,18 @@ def _planes(picture: Picture) -> torch.Tensor:
 def _mean_ssim(first: torch.Tensor, second: torch.Tensor, window: Window) -> tuple[float, float]:
     """Mean SSIM and mean contrast-structure of ``[1, 3, H, W]`` planes that differ only inside ``window``.
 
-    As in the library, the second mean leaves out the half kernel along the borders.
+    The second mean leaves out the half kernel along the borders.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     whole = (first.shape[2], first.shape[3])
     part = (..., *window_slice(grown(window, _REACH, whole)))
     near = (first[part], second[part])
-    ssim, contrast = structural_similarity_index_measure(*near, data_range=1.0, return_contrast_sensitivity=True)
+    ssim, contrast = ssim_planes(*near)
+    reach = SSIM_LEAST_PX // 2
     height, width = near[0].shape[2:]
     share = height * width / (whole[0] * whole[1])
     inner_share = (height - _REACH) * (width - _REACH) / ((whole[0] - _REACH) * (whole[1] - _REACH))
-    return 1 + (float(ssim) - 1) * share, 1 + (float(contrast) - 1) * inner_share
+    inner = contrast[..., reach:-reach, reach:-reach]
+    return 1 + (float(ssim.mean()) - 1) * share, 1 + (float(inner.mean()) - 1) * inner_share
 
 
 def _halved(window: Window, shape: tuple[int, int]) -> Window | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -31,12 +33,21 @@ from modules.radnerfs.surface import (
     surface_hits,
     view_quality,
 )
-from modules.radnerfs.trust import best_view_cells, good_views
+from modules.radnerfs.trust import CELLS, best_view_cells, good_views
 from modules.structures.cameras import CAMERA_DISTANCE
 from modules.structures.dataset import NeRFDataset
+from modules.structures.landmarks import IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE
+from tasks.radnerfs.ray_table import POSITION_STEPS, RayGroup, RayTable
 
-POSITION_STEPS = 32767
-"""Positions and directions are kept as int16 over -1..1: 3e-5 of the field's cube, at half the memory of float32."""
+T = TypeVar("T")
+
+MOST_CASTERS = 32
+"""Threads that cast frames, at most; each holds one crop and its fragments."""
+FRAMES_AT_ONCE = 64
+QUALITY = 5
+"""Place of a ray's quality among the columns that a frame is flattened to."""
+EYE_ROOM = 1.6
+"""An eye is learnt within its landmarks' box, this many times as wide and high (lids and lashes move)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +58,7 @@ class FrameRays:
         hits: the window of the crop around the region.
         learn: bool ``[h, w]`` pixels to learn from (on the head, near the region, nothing in front).
         mouth: bool ``[h, w]`` those on or around the mouth.
+        eyes: bool ``[h, w]`` those on the eyes; none unless the whole face is rendered.
         rgb: uint8 ``[h, w, 3]``.
         quality: float32 ``[h, w]`` how well each pixel shows its place on the head, 0..1.
     """
@@ -54,6 +66,7 @@ class FrameRays:
     hits: SurfaceHits
     learn: NDArray[np.bool_]
     mouth: NDArray[np.bool_]
+    eyes: NDArray[np.bool_]
     rgb: NDArray[np.uint8]
     quality: NDArray[np.float32]
 
@@ -70,45 +83,6 @@ class CanonicalBox:
         """The cube around a box of points, with some room."""
         half = float((np.asarray(high) - np.asarray(low)).max()) / 2 * (1 + margin)
         return cls(((np.asarray(low) + np.asarray(high)) / 2).astype(np.float32), 1.0 / half)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RayTable:
-    """All training rays of a clip, flat and frame after frame.
-
-    Attributes:
-        position: int16 ``[P, 3]`` in the field's cube. direction: int16 ``[P, 3]``. rgb: uint8 ``[P, 3]``.
-        row: int32 ``[P]`` clip row (which condition). frame: int32 ``[P]`` running number of the training frame.
-        mouth: int64 ``[Q]`` the rays on or around the mouth.
-        best_view: uint8 ``[G, G, G]`` how well the best frame shows each cell of the cube; worse views are left out.
-    """
-
-    position: Tensor
-    direction: Tensor
-    rgb: Tensor
-    row: Tensor
-    frame: Tensor
-    mouth: Tensor
-    best_view: Tensor
-
-    def __len__(self) -> int:
-        return len(self.position)
-
-    def to(self, device: torch.device) -> RayTable:
-        """The table on ``device``."""
-        names = ("position", "direction", "rgb", "row", "frame", "mouth", "best_view")
-        return RayTable(*(getattr(self, name).to(device) for name in names))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RayBatch:
-    """Rays of one step: positions ``[N, 3]`` in the cube, unit directions, target colours 0..1, clip row and frame."""
-
-    position: Tensor
-    direction: Tensor
-    rgb: Tensor
-    row: Tensor
-    frame: Tensor
 
 
 class RADNeRFDataset:
@@ -192,7 +166,22 @@ class RADNeRFDataset:
         rgb = window_of(self.source.crop(index), bounds)
         edge_px = edge_radius_px(camera_matrix, self.pose(index).translation)
         quality = view_quality(self.face_model, mesh, hits, edge_px)
-        return FrameRays(hits, learn, mouth & learn, rgb, quality)
+        return FrameRays(hits, learn, mouth & learn, self._eyes(index, bounds) & learn, rgb, quality)
+
+    def _eyes(self, index: int, bounds: Bounds) -> NDArray[np.bool_]:
+        """The window's pixels in the boxes of the two eyes; none where the region leaves them alone."""
+        x0, y0, x1, y1 = bounds
+        inside = np.zeros((y1 - y0, x1 - x0), dtype=bool)
+        if self.region != "face":
+            return inside
+        for eye in (IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE):
+            points = self.source.landmarks_px[index][list(eye)] - np.array([x0, y0])
+            low, high = points.min(axis=0), points.max(axis=0)
+            room = (high - low) * (EYE_ROOM - 1) / 2
+            left, top = np.maximum(np.floor(low - room), 0).astype(int)
+            right, bottom = np.maximum(np.ceil(high + room), 0).astype(int)
+            inside[top:bottom, left:right] = True
+        return inside
 
     def unit_positions(self, canonical: NDArray[np.float32]) -> NDArray[np.float32]:
         """Head-space points ``[..., 3]`` in the field's cube."""
@@ -220,79 +209,77 @@ class RADNeRFDataset:
         return CanonicalBox.around(near.min(axis=0), near.max(axis=0))
 
     def _build_rays(self, ray_stride: int, progress: Progress) -> RayTable:
-        parts: list[tuple[Tensor, ...]] = []
-
-        def cast(number: int) -> tuple[Tensor, ...] | None:
-            index = int(self.train_indices[number])
-            frame = self.frame_rays(index)
-            if frame is None or not frame.learn.any():
-                return None
-            return self._flatten(frame, number, int(self.source.rows[index]), ray_stride)
-
-        # numpy and OpenCV release the interpreter in their inner loops, so threads share the work
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for number, answer in enumerate(pool.map(cast, range(len(self.train_indices)))):
-                progress("cast frames", number + 1, len(self.train_indices))
-                if answer is not None:
-                    parts.append(answer)
+        flatten = functools.partial(self._flatten, stride=ray_stride)
+        parts = self.cast(self.train_indices, flatten, progress)
         if not parts:
             raise CheckpointError(f"{self.source.crops_dir}: no crop shows the face; prepare the video again")
-        position, direction, rgb, row, frame, quality, mouth = (torch.cat(part) for part in zip(*parts, strict=True))
-        unit = position.float() / POSITION_STEPS
-        best_view = best_view_cells(unit, quality)
-        kept = good_views(unit, quality, best_view)
-        on_mouth = torch.nonzero(mouth[kept])[:, 0]
-        return RayTable(position[kept], direction[kept], rgb[kept], row[kept], frame[kept], on_mouth, best_view)
+        best_view = _best_view(parts)
+        for number, part in enumerate(parts):  # one by one: all rays of a long clip are several GB
+            kept = good_views(part[0].float() / POSITION_STEPS, part[QUALITY], best_view)
+            parts[number] = tuple(column[kept] for column in part)
+        position, direction, rgb, pixel, frame, mouth, eyes = (
+            torch.cat([part[column] for part in parts]) for column in range(len(parts[0])) if column != QUALITY
+        )
+        starts = torch.searchsorted(frame, torch.arange(len(self.train_indices) + 1, dtype=frame.dtype))
+        groups = [RayGroup.where(chosen, starts) for chosen in (mouth, eyes)]
+        row = torch.from_numpy(self.source.rows[self.train_indices])
+        return RayTable(position, direction, rgb, pixel, starts, row, groups[0], groups[1], best_view)
 
-    def _flatten(self, frame: FrameRays, number: int, row: int, stride: int) -> tuple[Tensor, ...]:
-        """Columns of ``RayTable`` for one frame, then how well its rays show the skin and which lie on the mouth."""
+    def cast(self, indices: NDArray[np.int64], use: Callable[[int, FrameRays], T], progress: Progress) -> list[T]:
+        """Cast stored frames on threads.
+
+        Args:
+            indices: stored frames.
+            use: called on a thread with the running number in ``indices`` and the frame.
+            progress: told about the frames.
+
+        Returns:
+            What ``use`` made of those that show the face, in order.
+        """
+
+        def work(number: int) -> T | None:
+            frame = self.frame_rays(int(indices[number]))
+            return use(number, frame) if frame is not None and frame.learn.any() else None
+
+        answers = []
+        # numpy and OpenCV release the interpreter in their inner loops, so threads share the work
+        with ThreadPoolExecutor(max_workers=min(MOST_CASTERS, os.cpu_count() or 1)) as pool:
+            for number, answer in enumerate(pool.map(work, range(len(indices)))):
+                progress("cast frames", number + 1, len(indices))
+                if answer is not None:
+                    answers.append(answer)
+        return answers
+
+    def _flatten(self, number: int, frame: FrameRays, stride: int) -> tuple[Tensor, ...]:
+        """Position, direction, colour, pixel, frame, quality, whether on mouth, whether on eyes of one frame's rays."""
         position = self.unit_positions(frame.hits.canonical)
         keep = frame.learn & (np.abs(position).max(axis=-1) <= 1.0)
         if stride > 1:
             lattice = np.zeros_like(keep)
             lattice[number % stride :: stride, :] = True
-            keep &= lattice | frame.mouth
-        count = int(keep.sum())
+            keep &= lattice | frame.mouth | frame.eyes
+        rows, columns = np.nonzero(keep)
+        pixel = np.stack([columns + frame.hits.bounds[0], rows + frame.hits.bounds[1]], axis=1)
         return (
             _to_int16(position[keep]),
             _to_int16(frame.hits.direction[keep]),
             torch.from_numpy(frame.rgb[keep]),
-            torch.full((count,), row, dtype=torch.int32),
-            torch.full((count,), number, dtype=torch.int32),
+            torch.from_numpy(pixel.astype(np.int16)),
+            torch.full((len(rows),), number, dtype=torch.int32),
             torch.from_numpy(frame.quality[keep]),
             torch.from_numpy(frame.mouth[keep]),
+            torch.from_numpy(frame.eyes[keep]),
         )
 
 
-def draw_batch(rays: RayTable, count: int, mouth_share: float, generator: torch.Generator) -> RayBatch:
-    """Random rays of all frames: ``mouth_share`` of them on the mouth, the rest anywhere."""
-    device = rays.position.device
-    n_mouth = round(count * mouth_share) if len(rays.mouth) else 0
-    anywhere = torch.randint(len(rays), (count - n_mouth,), generator=generator, device=device)
-    if n_mouth:
-        picked = torch.randint(len(rays.mouth), (n_mouth,), generator=generator, device=device)
-        anywhere = torch.cat([rays.mouth[picked], anywhere])
-    return gather(rays, anywhere)
-
-
-def draw_labelled(rays: RayTable, count: int, generator: torch.Generator) -> tuple[RayBatch, Tensor]:
-    """Random rays, evenly, and which of them ``[N]`` lie on the mouth."""
-    index = torch.randint(len(rays), (count,), generator=generator, device=rays.position.device)
-    place = torch.searchsorted(rays.mouth, index).clamp(max=max(len(rays.mouth) - 1, 0))
-    on_mouth = rays.mouth[place] == index if len(rays.mouth) else torch.zeros_like(index, dtype=torch.bool)
-    return gather(rays, index), on_mouth
-
-
-def gather(rays: RayTable, index: Tensor) -> RayBatch:
-    """Rays by number, as floats."""
-    direction = rays.direction[index].float()
-    return RayBatch(
-        position=rays.position[index].float() / POSITION_STEPS,
-        direction=direction / direction.norm(dim=1, keepdim=True),
-        rgb=rays.rgb[index].float() / 255,
-        row=rays.row[index].long(),
-        frame=rays.frame[index].long(),
-    )
+def _best_view(parts: list[tuple[Tensor, ...]]) -> Tensor:
+    """``best_view_cells`` over the rays of all frames, some frames at a time."""
+    best = torch.zeros(CELLS, CELLS, CELLS, dtype=torch.uint8)
+    for start in range(0, len(parts), FRAMES_AT_ONCE):
+        some = parts[start : start + FRAMES_AT_ONCE]
+        unit = torch.cat([part[0] for part in some]).float() / POSITION_STEPS
+        best = torch.maximum(best, best_view_cells(unit, torch.cat([part[QUALITY] for part in some])))
+    return best
 
 
 def dilate(mask: NDArray[np.bool_], radius_px: int) -> NDArray[np.bool_]:

@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-WATCH = (0.15, 0.3)
-"""Errors are gathered between these shares of training: late enough to mean something, early enough to matter."""
+from tasks.radnerfs.engine import TrainingEngine
+
+JUDGED_AT = 0.3
+"""Share of training after which frames are judged: late enough to mean something, early enough to matter."""
+RAYS_PER_FRAME = 512
 OUTLIER = 5.0
 """A frame is dropped when its error lies this many robust standard deviations above the median ..."""
 FLOOR = 1.5
 """... and is at least this many times the median."""
 
 
-class FrameErrors:
-    """Gathers each training frame's colour error and stops believing outliers.
+def judge_frames(engine: TrainingEngine, rays_per_frame: int = RAYS_PER_FRAME) -> Tensor:
+    """What the engine should believe of each training frame ``[F]``: 1, or 0 for those it explains much worse.
 
-    Attributes:
-        believed: float32 ``[F]``, 1 or 0.
+    Measured on random rays, about ``rays_per_frame`` of each frame, by all processes together.
     """
-
-    def __init__(self, n_frames: int, device: torch.device) -> None:
-        self.believed = torch.ones(n_frames, device=device)
-        self._sum = torch.zeros(n_frames, device=device)
-        self._count = torch.zeros(n_frames, device=device)
-        self._judged = torch.zeros((), dtype=torch.bool)
-
-    def watch(self, progress: float, frame: Tensor, error: Tensor) -> None:
-        """Take note of a step's errors ``[N, 3]`` of rays of ``frame [N]``; judge when the time has come."""
-        if WATCH[0] <= progress < WATCH[1]:
-            self._sum.index_add_(0, frame, error.abs().mean(dim=1))
-            self._count.index_add_(0, frame, torch.ones_like(self._sum[frame]))
-        elif progress >= WATCH[1] and not bool(self._judged):
-            self.believed = believable(self._sum, self._count)
-            self._judged = torch.ones((), dtype=torch.bool)
-
-    def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs."""
-        return {"believed": self.believed, "sum": self._sum, "count": self._count, "judged": self._judged}
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what ``state`` gave."""
-        device = self.believed.device
-        self.believed, self._sum, self._count = (tensors[n].to(device) for n in ("believed", "sum", "count"))
-        self._judged = tensors["judged"].cpu()
+    n_frames, per_step = engine.rays.n_frames, engine.config.rays_per_step
+    total, count = torch.zeros(2, n_frames, device=engine.device)
+    for _ in range(-(-n_frames * rays_per_frame // per_step)):
+        batch = engine.draw()
+        error = (engine.render_plainly(batch) - batch.rgb).abs().mean(dim=(1, 2))
+        total.index_add_(0, batch.frame, error)
+        count.index_add_(0, batch.frame, torch.ones_like(error))
+    return believable(engine.ranks.total(total), engine.ranks.total(count))
 
 
 def believable(total: Tensor, count: Tensor) -> Tensor:

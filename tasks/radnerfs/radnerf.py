@@ -11,65 +11,74 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint, save_checkpoint
 from modules.commons.config import dump_config
 from modules.commons.device import pick_device
-from modules.commons.errors import CheckpointError, first_line
-from modules.commons.progress import Progress
+from modules.commons.errors import CheckpointError, ConfigError, first_line
+from modules.commons.progress import Progress, silent
 from modules.commons.workspace import FACE_MODEL_FILE, ROOT, VideoWorkspace
 from modules.face_model.correction import same_correction
 from modules.face_model.model import FaceModel
+from modules.radnerfs.backends import get_backend
 from modules.radnerfs.config import RADNeRFConfig
 from modules.radnerfs.person import PersonField, single_code
-from modules.radnerfs.rays import RenderOutput
 from modules.radnerfs.trust import trust_cells
 from modules.structures.dataset import NeRFDataset
-from tasks.configs import OptimConfig, RADNeRFTaskConfig
+from tasks.configs import RADNeRFTaskConfig
+from tasks.distributed import Ranks, joined
 from tasks.hooks import CallHook, ProgressHook, ScalarHook
-from tasks.radnerfs.dataset_utils import RADNeRFDataset, RayBatch, draw_batch, draw_labelled
-from tasks.radnerfs.frame_errors import FrameErrors
-from tasks.radnerfs.losses import charbonnier, code_penalty, psnr
+from tasks.radnerfs.dataset_utils import RADNeRFDataset
+from tasks.radnerfs.engine import TrainingEngine
+from tasks.radnerfs.frame_errors import JUDGED_AT, judge_frames
+from tasks.radnerfs.held_out import HeldOutHook, Plateau, held_out_rays
+from tasks.radnerfs.occupancy_training import train_occupancy
+from tasks.radnerfs.ray_table import Shares, draw_labelled
 from tasks.radnerfs.validation import natural_sharpening, write_validation_images
-from tasks.trainer import Trainer
+from tasks.trainer import Hook, Trainer
 
 log = logging.getLogger(__name__)
 
+TRUST_FRAMES = 64
+"""Frames that one look at how well the head is explained draws its rays from."""
+
 
 class RADNeRFTask:
-    """The steps of training; ``Trainer`` counts them.
+    """A person in training; ``Trainer`` counts the steps, ``TrainingEngine`` makes them.
 
     Args:
         config: the task's configuration.
         dataset: the clip, cast onto the head.
         device: where field and rays live.
+        ranks: the other processes that train the same person.
     """
 
-    def __init__(self, config: RADNeRFTaskConfig, dataset: RADNeRFDataset, device: torch.device) -> None:
+    def __init__(
+        self, config: RADNeRFTaskConfig, dataset: RADNeRFDataset, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
         self.config = config
         self.dataset = dataset
         self.device = device
         torch.manual_seed(config.seed)  # module initialisation has no generator argument
-        self.px_per_unit = dataset.frame_px_per_dm() / dataset.box.scale
-        sizes = fitted_sizes(config, self.px_per_unit, len(dataset.train_indices))
+        px_per_unit = dataset.frame_px_per_dm() / dataset.box.scale
+        sizes = fitted_sizes(config, px_per_unit, len(dataset.train_indices))
         bank = dataset.training_motion()
-        self.rays = dataset.rays.to(device)
+        rays = dataset.rays.to(device)
         correction = dataset.face_model.correction
-        self.person = PersonField(sizes, len(dataset.source.coeffs.identity), len(bank), correction)
+        backend = get_backend(config.backend, device)
+        self.person = PersonField(sizes, len(dataset.source.coeffs.identity), len(bank), correction, backend)
         self.person.motion_bank.copy_(bank)
-        self._fill_person()
+        self._fill_person(rays.best_view)
         self.person.to(device)
-        self.conditions = dataset.conditions.to(device)
-        self.generator = torch.Generator(device=device).manual_seed(config.seed)
-        self.optimizer = build_optimizer(self.person, config.optim, device)
-        self.average = {name: value.detach().clone() for name, value in self.person.named_parameters()}
-        self.frames = FrameErrors(len(dataset.train_indices), device)
+        conditions = dataset.conditions[dataset.source.rows[dataset.train_indices]].to(device)
+        self.engine = TrainingEngine(config, self.person, rays, conditions, px_per_unit, ranks or Ranks())
+        self.plateau = Plateau(config.plateau)
+        self._judged = self._on_lips = False
         self._trust_what_is_seen()
 
-    def _fill_person(self) -> None:
+    def _fill_person(self, best_view: Tensor) -> None:
         source, box = self.dataset.source, self.dataset.box
         self.person.identity.copy_(torch.from_numpy(source.coeffs.identity))
         self.person.condition_mean.copy_(torch.from_numpy(source.condition_mean))
@@ -77,61 +86,39 @@ class RADNeRFTask:
         self.person.box_center.copy_(torch.from_numpy(box.center))
         self.person.box_scale.fill_(box.scale)
         self.person.px_per_dm.fill_(self.dataset.frame_px_per_dm())
-        self.person.best_view.copy_(self.rays.best_view)
+        self.person.best_view.copy_(best_view)
 
     def training_step(self, step: int) -> Mapping[str, Tensor]:
-        """One Adam step on random rays of all frames."""
-        config = self.config
-        set_learning_rate(self.optimizer, config.optim, step, config.max_updates)
-        batch = draw_batch(self.rays, config.rays_per_step, config.mouth_share, self.generator)
-        output = self.render(batch)
-        rendered = output.rgb
-        self.frames.watch(step / config.max_updates, batch.frame, (rendered - batch.rgb).detach())
-        weight = self.frames.believed[batch.frame]
-        color = charbonnier(rendered, batch.rgb, weight, config.loss.charbonnier_eps)
-        loss = color + config.loss.ambient_weight * output.ambient.mean()
-        loss = loss + config.loss.code_weight * code_penalty(self.person.radnerf.individual_embeddings)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self._update_average(step)
-        return {"loss": loss.detach(), "psnr": psnr(rendered.detach(), batch.rgb)}
+        """One Adam step on random rays of random frames; frames that cannot be explained are dropped on the way."""
+        if not self._judged and step >= JUDGED_AT * self.config.max_updates:
+            self.engine.believed.copy_(judge_frames(self.engine))
+            self._judged = True
+        if not self._on_lips and step >= self.config.lips.start * self.config.max_updates:
+            self._turn_to_lips()
+        return self.engine.step()
 
-    def render(self, batch: RayBatch) -> RenderOutput:
-        """What a batch of ``N`` rays shows; conditions are encoded once per frame in it."""
-        rows, which = torch.unique(batch.row, return_inverse=True)
-        conditions = self.conditions[rows]
-        noise = torch.randn(conditions.shape, device=conditions.device, generator=self.generator)
-        condition = self.person.encode(conditions + self.config.loss.condition_noise * noise)[which]
-        code = self.person.radnerf.individual_embeddings[batch.frame]
-        noise = torch.randn(batch.position.shape, device=self.device, generator=self.generator)
-        position = batch.position + self.config.loss.position_noise_px / self.px_per_unit * noise
-        return self.person.shade(position, batch.direction, condition, code, self.generator)
-
-    def _update_average(self, step: int) -> None:
-        """Running mean of the weights; short at the start, so that the first ones are forgotten."""
-        decay = min(self.config.optim.ema_decay, (1 + step) / (10 + step))
-        names, values = zip(*self.person.named_parameters(), strict=True)
-        with torch.no_grad():
-            torch._foreach_lerp_([self.average[name] for name in names], list(values), 1 - decay)
+    def _turn_to_lips(self) -> None:
+        """From here on hardly anything but the mouth is learnt."""
+        lips = self.config.lips
+        loss = replace(self.config.loss, patch_weight=lips.patch_weight, patches_per_step=lips.patches_per_step)
+        self.engine.go_on_with(Shares(lips.mouth_share), loss)
+        self._on_lips = True
 
     def _trust_what_is_seen(self) -> None:
         """Until errors are measured, every part of the head that rays show is trusted."""
-        batch, mouth = draw_labelled(self.rays, 1 << 18, self.generator)
-        self.person.trust.copy_(trust_cells(batch.position, torch.zeros_like(batch.position[:, 0]), mouth))
+        engine = self.engine
+        batch, mouth = draw_labelled(engine.rays, TRUST_FRAMES, (1 << 18) // TRUST_FRAMES, engine.generator)
+        position = batch.position.flatten(0, 1)
+        self.person.trust.copy_(trust_cells(position, torch.zeros_like(position[:, 0]), mouth.flatten()))
 
     def measure_trust(self, rays: int = 1 << 19, chunk: int = 1 << 14) -> None:
         """Write into the person how well each part of the head is explained, from random training rays."""
-        person, found = self.averaged(), []
-        with torch.no_grad():
-            for _ in range(0, rays, chunk):
-                batch, mouth = draw_labelled(self.rays, chunk, self.generator)
-                condition = person.encode(self.conditions[batch.row.unique()])
-                rows = torch.searchsorted(batch.row.unique(), batch.row)
-                rendered = person.shade(batch.position, batch.direction, condition[rows]).rgb
-                error = ((rendered - batch.rgb) ** 2).mean(dim=1)
-                believed = self.frames.believed[batch.frame] > 0
-                found.append((batch.position[believed], error[believed], mouth[believed]))
+        engine, found = self.engine, []
+        for _ in range(0, rays, chunk):
+            batch, mouth = draw_labelled(engine.rays, TRUST_FRAMES, chunk // TRUST_FRAMES, engine.generator)
+            error = ((engine.render_plainly(batch) - batch.rgb) ** 2).mean(dim=2)
+            believed = engine.believed[batch.frame] > 0
+            found.append([part[believed].flatten(0, 1) for part in (batch.position, error, mouth)])
         self.person.trust.copy_(trust_cells(*(torch.cat(part) for part in zip(*found, strict=True))))
 
     def measure_sharpening(self) -> None:
@@ -145,8 +132,9 @@ class RADNeRFTask:
             len(self.person.identity),
             len(self.person.motion_bank),
             self.person.correction,
+            self.person.radnerf.backend,
         ).to(self.device)
-        tensors = {**self.person.state_dict(), **self.average}
+        tensors = {**self.person.state_dict(), **self.engine.optimizer.average}
         name = "radnerf.individual_embeddings"
         tensors[name] = tensors[name].mean(dim=0, keepdim=True)
         person.load_state_dict(tensors)
@@ -154,45 +142,45 @@ class RADNeRFTask:
 
     def start_from(self, tensors: Mapping[str, Tensor]) -> int:
         """Take the weights of another person where names and shapes agree; returns how many did."""
-        own = dict(self.person.named_parameters())
+        own, average = self.engine.optimizer.parameters, self.engine.optimizer.average
         with torch.no_grad():
             matching = [name for name, value in tensors.items() if name in own and own[name].shape == value.shape]
             for name in matching:
                 own[name].copy_(tensors[name])
-                self.average[name].copy_(tensors[name])
+                average[name].copy_(tensors[name])
         return len(matching)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Tensor groups to go on from: weights, their average, optimiser moments, random generator."""
-        moments = {}
-        for index, slot in self.optimizer.state_dict()["state"].items():
-            moments |= {f"{index}.{name}": torch.as_tensor(value) for name, value in slot.items()}
+        """Tensor groups to go on from: weights, their average, optimiser moments, random generator, judgements."""
+        judged = torch.tensor(self._judged)
         return {
             "model": self.person.state_dict(),
-            "average": self.average,
-            "optimizer": moments,
-            "random": {"generator": self.generator.get_state()},
-            "frames": self.frames.state(),
+            **self.engine.optimizer.state(),
+            "random": {"generator": self.engine.generator.get_state()},
+            "frames": {"believed": self.engine.believed, "judged": judged},
+            "plateau": self.plateau.state(),
         }
 
-    def load_state(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take back what ``state`` gave.
+    def load_state(self, groups: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+        """Take back what ``state`` gave after ``step`` steps.
 
         Raises:
             CheckpointError: when it belongs to other sizes.
         """
+        engine = self.engine
         try:
             self.person.load_state_dict(dict(groups["model"]))
-            self.average = {name: groups["average"][name].to(self.device) for name in self.average}
+            engine.optimizer.load_state(groups)
+            engine.believed.copy_(groups["frames"]["believed"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the saved training state has other sizes ({error}); use --reset") from error
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in groups["optimizer"].items():
-            index, slot = name.split(".", 1)
-            state.setdefault(int(index), {})[slot] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.frames.load_state(groups["frames"])
-        self.generator.set_state(groups["random"]["generator"].cpu())
+        engine.optimizer.start_at(step)
+        self._judged = bool(groups["frames"]["judged"])
+        self.plateau.load_state(groups["plateau"])
+        if engine.ranks.is_first:
+            engine.generator.set_state(groups["random"]["generator"].cpu())
+        else:  # only the first one's was kept
+            engine.generator.manual_seed(self.config.seed + engine.ranks.rank + (step << 16))
 
 
 def fitted_sizes(config: RADNeRFTaskConfig, px_per_unit: float, n_frames: int) -> RADNeRFConfig:
@@ -207,31 +195,6 @@ def fitted_sizes(config: RADNeRFTaskConfig, px_per_unit: float, n_frames: int) -
     finest = max(grid.base_resolution, round(2 * px_per_unit * config.grid_cells_per_px))
     fitted = replace(grid, desired_resolution=min(grid.desired_resolution, finest))
     return replace(config.radnerf, position_grid=fitted, individual_embedding_num=n_frames)
-
-
-def build_optimizer(person: PersonField, config: OptimConfig, device: torch.device) -> torch.optim.AdamW:
-    """AdamW with GeneFace++'s groups: networks, grids (faster), attention."""
-    groups: dict[str, list[Tensor]] = {"network": [], "grid": [], "attention": []}
-    for name, value in person.named_parameters():
-        kind = "grid" if "embedder" in name else "attention" if "cond_att_net" in name else "network"
-        groups[kind].append(value)
-    scales = {"network": 1.0, "grid": config.grid_lr_scale, "attention": config.attention_lr_scale}
-    return torch.optim.AdamW(
-        [{"params": groups[kind], "lr_scale": scales[kind]} for kind in groups if groups[kind]],
-        lr=config.lr,
-        betas=(0.9, 0.99),
-        eps=1e-15,
-        weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, max_updates: int) -> None:
-    """Linear warm-up, then exponential decay to ``final_lr_share`` at the last step."""
-    rate = config.lr * config.final_lr_share ** (step / max_updates)
-    rate *= min(1.0, (step + 1) / max(config.warmup_updates, 1))
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
 
 
 def resolve_data_root(config: RADNeRFTaskConfig) -> Path:
@@ -275,6 +238,9 @@ def work_dir(config: RADNeRFTaskConfig, out_dir: Path) -> Path:
 def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset: bool = False) -> None:
     """Train a person's head and write its checkpoint; goes on from an interrupted run's state.
 
+    A configuration with ``sampler: occupancy`` trains a head like GeneFace++'s instead, on one device and in one go.
+    Started by ``torchrun``, every process trains on rays of its own and the first one writes.
+
     Args:
         config: what to train on and how.
         out_dir: the checkpoint directory; it appears when training is complete.
@@ -283,35 +249,69 @@ def train(config: RADNeRFTaskConfig, out_dir: Path, progress: Progress, *, reset
 
     Raises:
         CheckpointError: the clip is not prepared, or a state or ``init_from`` cannot be used.
+        ConfigError: several processes were started for a head with an occupancy grid.
+        GeneFaceError: several processes train and their weights drifted apart.
     """
-    device = pick_device(config.device)
-    face_model = FaceModel.load(FACE_MODEL_FILE)
-    dataset = load_dataset(config, face_model, progress)
-    task = RADNeRFTask(config, dataset, device)
-    work = work_dir(config, out_dir)
-    state_dir = work / "state"
-    start = 0 if reset else resume(task, state_dir)
-    if start == 0 and config.init_from:
-        _start_from_checkpoint(task, Path(config.init_from))
+    with joined(config.device) as ranks:
+        device = pick_device(config.device)
+        dataset = load_dataset(config, FaceModel.load(FACE_MODEL_FILE), progress if ranks.is_first else silent)
+        if config.radnerf.render.sampler == "occupancy":
+            if ranks.count > 1:
+                raise ConfigError("a head with an occupancy grid is trained by one process; start it without torchrun")
+            train_occupancy(config, dataset, out_dir, device, progress)
+            return
+        task = RADNeRFTask(config, dataset, device, ranks)
+        work = work_dir(config, out_dir)
+        start = 0 if reset else resume(task, work / "state")
+        if start == 0 and config.init_from:
+            _start_from_checkpoint(task, Path(config.init_from))
+        parameters = task.engine.optimizer.parameters.values()
+        ranks.check_same(parameters, "before training")
+        hooks = held_out_hooks(task, work)
+        if ranks.is_first:
+            hooks += writing_hooks(task, work, progress)
+        trainer = Trainer(task, config.max_updates, hooks, start)
+        trainer.fit()
+        ranks.check_same(parameters, "after training")
+        if ranks.is_first:
+            save_person(task.averaged(), config, out_dir, dataset, trainer.step)
+            _remove_state(work / "state")
+        ranks.wait()
+
+
+def held_out_hooks(task: RADNeRFTask, work: Path) -> list[Hook]:
+    """What looks at held-out frames while training, if it is to and there are any; its curve goes into ``work``."""
+    plateau = task.config.plateau
+    if not plateau.every:
+        return []
+    rays = held_out_rays(task.dataset, plateau, task.device)
+    if rays is None:
+        log.warning("the clip holds out no frame: training goes on to its last step")
+        return []
+    return [HeldOutHook(task.engine, rays, task.plateau, work / "held_out.json")]
+
+
+def writing_hooks(task: RADNeRFTask, work: Path, progress: Progress) -> list[Hook]:
+    """What watches training and writes into the folder ``work``."""
+    config = task.config
 
     def validate(step: int) -> None:
-        write_validation_images(dataset, task.averaged(), work / "validation" / f"{step:06d}", config.val_images)
+        write_validation_images(task.dataset, task.averaged(), work / "validation" / f"{step:06d}", config.val_images)
 
-    hooks = [
+    return [
         ProgressHook(progress, "train"),
         ScalarHook(work / "tb_logs", config.log_interval),
-        CallHook(lambda step: save_state(task, state_dir, step), config.state_interval, at_end=False),
+        CallHook(lambda step: save_state(task, work / "state", step), config.state_interval, at_end=False),
         CallHook(lambda _: task.measure_trust(), 0),
         CallHook(lambda _: task.measure_sharpening(), 0),
         CallHook(validate, config.val_interval, at_end=config.val_images > 0),
     ]
-    Trainer(task, config.max_updates, hooks, start).fit()
-    save_person(task.averaged(), config, out_dir, dataset)
-    _remove_state(state_dir)
 
 
-def save_person(person: PersonField, config: RADNeRFTaskConfig, out_dir: Path, dataset: RADNeRFDataset) -> None:
-    """Write the finished checkpoint; grids are stored as float16, which is below their own noise."""
+def save_person(
+    person: PersonField, config: RADNeRFTaskConfig, out_dir: Path, dataset: RADNeRFDataset, step: int
+) -> None:
+    """Write the finished checkpoint of ``step`` steps; grids are stored as float16, which is below their own noise."""
     tensors = {
         name: value.half() if name.endswith(("embedder.embeddings", "motion_bank")) else value
         for name, value in person.state_dict().items()
@@ -329,7 +329,7 @@ def save_person(person: PersonField, config: RADNeRFTaskConfig, out_dir: Path, d
         out_dir,
         {"model": tensors},
         finished,
-        config.max_updates,
+        step,
         extra,
         face_model_version=source.coeffs.face_model_version,
     )
@@ -346,7 +346,8 @@ def load_person(directory: Path, device: torch.device) -> tuple[PersonField, RAD
     config = checkpoint.config(RADNeRFTaskConfig)
     try:
         model = checkpoint.model
-        person = PersonField(config.radnerf, len(model["identity"]), len(model["motion_bank"]), model.get("correction"))
+        n_identity, n_motion, backend = len(model["identity"]), len(model["motion_bank"]), get_backend("auto", device)
+        person = PersonField(config.radnerf, n_identity, n_motion, model.get("correction"), backend)
         person.load_state_dict({name: value.float() if value.is_floating_point() else value
                                 for name, value in model.items()})  # fmt: skip
     except (RuntimeError, KeyError) as error:
@@ -373,7 +374,7 @@ def resume(task: RADNeRFTask, state_dir: Path) -> int:
     if not same_correction(saved.model.get("correction"), task.person.correction):
         log.warning("%s was made with another correction of the expression units and is not used", state_dir)
         return 0
-    task.load_state(saved.tensors)
+    task.load_state(saved.tensors, saved.step)
     log.info("going on from step %d", saved.step)
     return saved.step
 
@@ -391,10 +392,3 @@ def _remove_state(state_dir: Path) -> None:
         file.unlink()
     if state_dir.exists():
         state_dir.rmdir()
-
-
-def spread(indices: np.ndarray, count: int) -> list[int]:
-    """``count`` of ``indices``, evenly."""
-    if len(indices) == 0 or count == 0:
-        return []
-    return [int(indices[i]) for i in np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)]

@@ -31,7 +31,9 @@ def test_overrides_reach_nested_settings():
         ("task: cook\n", "task is 'cook'; use radnerf, audio2motion or evaluation"),
         ("task: radnerf\nmax_update: 3\n", "unknown key max_update; did you mean max_updates?"),
         ("task: radnerf\nmouth_share: 2.0\n", "mouth_share in 0..1"),
-        ("task: radnerf\nradnerf:\n  render:\n    sampler: occupancy\n", "sampler must be 'surface'"),
+        ("task: radnerf\nrays_per_step: 8\n", "rays_per_frame in 1..rays_per_step"),
+        ("task: radnerf\nloss:\n  patch_size: 4\n", "patch_size >= 8"),
+        ("task: radnerf\nplateau:\n  every: -1\n", "needs every, patience, min_gain_db >= 0"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path, text, message):

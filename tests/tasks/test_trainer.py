@@ -83,6 +83,23 @@ def test_progress_reaches_the_total():
     assert seen == [("train", 2, 10), ("train", 4, 10), ("train", 8, 10), ("train", 10, 10)]
 
 
+def test_a_hook_may_end_training_early():
+    task, seen, recorder = CountingTask(), [], Recorder()
+
+    class Enough(Hook):
+        def after_step(self, trainer, scalars):
+            if trainer.step == 5:
+                trainer.stop()
+
+    progress = ProgressHook(lambda *event: seen.append(event), "train", every=4)
+    trainer = Trainer(task, 100, [Enough(), progress, CallHook(task.steps.append, 2, at_end=False), recorder])
+    trainer.fit()
+    assert trainer.step == 5 and trainer.is_last_step
+    assert task.steps == [0, 1, 2, 2, 3, 4, 4], "a call at an interval, none after the last step"
+    assert seen == [("train", 0, 100), ("train", 4, 100), ("train", 100, 100)]
+    assert recorder.events[-2:] == ["after", "close"]
+
+
 def test_scalars_are_means_over_the_interval(tmp_path):
     Trainer(CountingTask(), 5, [ScalarHook(tmp_path, 2)]).fit()
     events = EventAccumulator(str(tmp_path))

@@ -12,7 +12,9 @@ from modules.commons.errors import CheckpointError
 from modules.commons.progress import silent
 from modules.radnerfs.trust import good_views
 from modules.structures.crops import CropMetadata
-from tasks.radnerfs.dataset_utils import POSITION_STEPS, RADNeRFDataset, dilate, draw_batch, gather
+from modules.structures.landmarks import IMAGE_LEFT_EYE, IMAGE_RIGHT_EYE
+from tasks.radnerfs.dataset_utils import RADNeRFDataset, dilate
+from tasks.radnerfs.ray_table import POSITION_STEPS
 from tests.support.synthetic_clip import CROP_SIZE, prepare_synthetic_clip
 
 
@@ -35,7 +37,7 @@ def dataset(clip):
 def test_rays_carry_the_colours_of_their_pixels(dataset):
     rays = dataset.rays
     for number in (0, 7):
-        mine = rays.frame == number
+        mine = slice(int(rays.starts[number]), int(rays.starts[number + 1]))
         index = int(dataset.train_indices[number])
         frame = dataset.frame_rays(index)
         x0, y0, x1, y1 = frame.hits.bounds
@@ -48,7 +50,9 @@ def test_rays_carry_the_colours_of_their_pixels(dataset):
         np.testing.assert_array_equal(rays.rgb[mine].numpy(), crop[kept])
         position = dataset.unit_positions(frame.hits.canonical)[kept]
         np.testing.assert_allclose(rays.position[mine].numpy() / POSITION_STEPS, position, atol=1e-4)
-        assert (rays.row[mine] == number).all() and mine.sum() > 3000
+        assert rays.row[number] == number and mine.stop - mine.start > 3000
+        shown = dataset.source.crop(index)[rays.pixel[mine, 1].long(), rays.pixel[mine, 0].long()]
+        np.testing.assert_array_equal(shown, crop[kept])
 
 
 def test_canonical_positions_agree_across_frames(dataset):
@@ -58,10 +62,11 @@ def test_canonical_positions_agree_across_frames(dataset):
     cells = (unit * 24).round().int()
     key = (cells[:, 0] * 1000 + cells[:, 1]) * 1000 + cells[:, 2]
     mouth = torch.zeros(len(rays), dtype=torch.bool)
-    mouth[rays.mouth] = True
+    mouth[rays.mouth.index] = True
+    frame = rays.frame_of(torch.arange(len(rays)))
     means = []
     for number in (0, 9):
-        mine = (rays.frame == number) & ~mouth
+        mine = (frame == number) & ~mouth
         keys, place = torch.unique(key[mine], return_inverse=True)
         total = torch.zeros(len(keys), 3).index_add_(0, place, rays.rgb[mine].float())
         means.append(dict(zip(keys.tolist(), (total / torch.bincount(place)[:, None]).tolist(), strict=True)))
@@ -76,7 +81,7 @@ def test_what_is_hidden_is_not_learnt(clip, dataset):
     frame = dataset.frame_rays(4)
     x0, y0, x1, y1 = frame.hits.bounds
     assert not (frame.learn & hidden[y0:y1, x0:x1]).any()
-    assert 0 < (dataset.rays.frame == 4).sum() < (dataset.rays.frame == 3).sum()
+    assert 0 < dataset.rays.starts[5] - dataset.rays.starts[4] < dataset.rays.starts[4] - dataset.rays.starts[3]
 
 
 def test_held_out_frames_give_no_rays(dataset):
@@ -109,17 +114,6 @@ def test_another_face_model_is_refused(clip):
         load((foreign, speaker))
 
 
-def test_batches_repeat_with_the_generator_and_hold_their_mouth_share(dataset):
-    first, again = (draw_batch(dataset.rays, 400, 0.5, torch.Generator().manual_seed(1)) for _ in range(2))
-    torch.testing.assert_close(first.rgb, again.rgb)
-    mouth = gather(dataset.rays, dataset.rays.mouth)
-    low, high = mouth.position.amin(dim=0), mouth.position.amax(dim=0)
-    inside = ((first.position >= low) & (first.position <= high)).all(dim=1)
-    assert inside[:200].all()
-    torch.testing.assert_close(first.direction.norm(dim=1), torch.ones(400))
-    assert first.rgb.min() >= 0 and first.rgb.max() <= 1
-
-
 def test_dilate_is_a_disc():
     mask = np.zeros((21, 21), bool)
     mask[10, 10] = True
@@ -127,3 +121,15 @@ def test_dilate_is_a_disc():
     y, x = np.mgrid[-10:11, -10:11]
     assert not grown[np.hypot(x, y) > 5].any() and grown[np.hypot(x, y) <= 3.5].all()
     np.testing.assert_array_equal(dilate(mask, 0), mask)
+
+
+def test_eyes_are_marked_where_the_whole_face_is_rendered(clip, dataset):
+    source, _ = clip
+    assert len(dataset.rays.eyes) == 0
+    rays = load(clip, region="face").rays
+    assert len(rays.eyes) > 100
+    first = rays.eyes.index[rays.eyes.starts[0] : rays.eyes.starts[1]]
+    pixel = rays.pixel[first].float().numpy() + 0.5
+    eyes = source.landmarks_px[0][list(IMAGE_LEFT_EYE + IMAGE_RIGHT_EYE)]
+    away = np.linalg.norm(pixel[:, None] - eyes[None], axis=2).min(axis=1)
+    assert away.max() < 0.6 * np.ptp(eyes[:16, 0]), "every one lies beside an eye's outline"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from tasks.radnerfs.frame_errors import FrameErrors, believable
+from modules.commons.progress import silent
+from tasks.radnerfs.frame_errors import believable, judge_frames
+from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset
+from tests.support.synthetic_clip import prepare_synthetic_clip
+from tests.support.tiny_heads import tiny_config
 
 
 def errors_of(values):
@@ -27,19 +31,18 @@ def test_frames_never_drawn_are_believed():
     assert believable(total, count).tolist() == [1, 1, 1, 1, 0, 1]
 
 
-def test_judged_once_after_watching_and_restored():
-    frames = FrameErrors(5, torch.device("cpu"))
-    every = torch.arange(5)
-    bad = torch.full((5, 3), 0.02)
-    bad[3] = 0.3
-    frames.watch(0.0, every, 1 - bad)  # too early to count
-    for progress in (0.2, 0.25):
-        frames.watch(progress, every, bad)
-    assert frames.believed.min() == 1
-    again = FrameErrors(5, torch.device("cpu"))
-    again.load_state(frames.state())
-    for watcher in (frames, again):
-        watcher.watch(0.31, every, bad)
-        assert watcher.believed.tolist() == [1, 1, 1, 0, 1]
-        watcher.watch(0.9, every, torch.zeros(5, 3))
-        assert watcher.believed.tolist() == [1, 1, 1, 0, 1]
+def test_a_frame_that_shows_something_else_is_dropped_on_the_way(tmp_path):
+    _, speaker = prepare_synthetic_clip(tmp_path)
+    config = tiny_config(tmp_path, max_updates=40, rays_per_step=1024)
+    task = RADNeRFTask(config, load_dataset(config, speaker.model, silent), torch.device("cpu"))
+    rays = task.engine.rays
+    rays.rgb[rays.starts[6] : rays.starts[7]] = 0  # as if the light had gone out
+    for step in range(13):
+        task.training_step(step)
+    expected = torch.ones(rays.n_frames)
+    expected[6] = 0
+    assert task.engine.believed.tolist() == expected.tolist()
+    assert judge_frames(task.engine).tolist() == expected.tolist()
+    task.engine.believed.fill_(1)
+    task.training_step(13)
+    assert task.engine.believed.min() == 1, "judged once"

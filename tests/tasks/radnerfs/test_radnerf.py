@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,22 +15,15 @@ from modules.commons.errors import CheckpointError
 from modules.commons.progress import silent
 from modules.commons.workspace import VideoWorkspace
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
-from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
 from modules.radnerfs.surface import project_mesh
-from tasks.configs import OptimConfig, RADNeRFTaskConfig
+from tasks.configs import OptimConfig
 from tasks.radnerfs import radnerf, validation
 from tasks.radnerfs.evaluate import evaluate, open_checkpoint
-from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, load_person, set_learning_rate, train
+from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, load_person, train
+from tasks.radnerfs.ray_table import Shares, draw_batch
 from tasks.radnerfs.validation import SHARPEN_SHARES, natural_sharpening
 from tests.support.synthetic_clip import prepare_synthetic_clip
-
-GRID = GridConfig(n_levels=6, desired_resolution=256, log2_table_size=14, grid_type="hash")
-SMALL = RADNeRFConfig(
-    position_grid=GRID, ambient_grid=replace(GRID, n_levels=3, desired_resolution=32), ambient_dim=2,
-    hidden_dim_ambient=32, hidden_dim_sigma=32, hidden_dim_color=32, num_layers_ambient=2, num_layers_sigma=2,
-    geo_feat_dim=16, cond_out_dim=16, sh_degree=2, individual_embedding_dim=0,
-    render=RenderConfig(sampler="surface", n_samples=1),
-)  # fmt: skip
+from tests.support.tiny_heads import SMALL, tiny_config
 
 FAST = OptimConfig(lr=0.01, warmup_updates=10)
 
@@ -43,18 +35,10 @@ def clip(tmp_path_factory):
     return root, source, speaker
 
 
-def make_config(root: Path, **changes) -> RADNeRFTaskConfig:
-    settings = {
-        "video_id": "clip", "data_root": root, "device": "cpu", "max_updates": 6, "rays_per_step": 256,
-        "state_interval": 3, "val_interval": 0, "val_images": 0, "log_interval": 2, "radnerf": SMALL,
-    }  # fmt: skip
-    return RADNeRFTaskConfig(**(settings | changes))
-
-
 @pytest.fixture(scope="module")
 def trained(clip, tmp_path_factory):
     out = tmp_path_factory.mktemp("checkpoints") / "person"
-    config = make_config(clip[0], max_updates=120, rays_per_step=4096, state_interval=0, val_images=1, optim=FAST)
+    config = tiny_config(clip[0], max_updates=120, rays_per_step=4096, state_interval=0, val_images=1, optim=FAST)
     train(config, out, silent)
     return out
 
@@ -88,7 +72,7 @@ def test_sharpening_stops_where_training_mouths_are_as_sharp_as_the_clip(clip, t
 
 def test_a_stopped_run_goes_on_to_the_same_weights(clip, tmp_path, monkeypatch):
     root, _, _ = clip
-    config = make_config(root)
+    config = tiny_config(root)
     train(config, tmp_path / "straight", silent)
 
     class Stopped(Exception):
@@ -116,7 +100,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(clip, tmp_path, monkeypatch):
 
 def test_a_state_of_other_settings_is_not_used(clip, tmp_path):
     root, _, speaker = clip
-    config = make_config(root)
+    config = tiny_config(root)
     task = RADNeRFTask(config, load_dataset(config, speaker.model, silent), torch.device("cpu"))
     radnerf.save_state(task, tmp_path / "state", 3)
     assert radnerf.resume(task, tmp_path / "state") == 3
@@ -126,34 +110,21 @@ def test_a_state_of_other_settings_is_not_used(clip, tmp_path):
 
 def test_init_from_takes_matching_tensors(clip, trained, tmp_path):
     root, _, speaker = clip
-    config = make_config(root)
+    config = tiny_config(root)
     task = RADNeRFTask(config, load_dataset(config, speaker.model, silent), torch.device("cpu"))
     taken = task.start_from(load_checkpoint(trained).model)
     assert taken == len(list(task.person.parameters())) - 1  # all but the (empty) codes of other frames
-    batch = radnerf.draw_batch(task.rays, 2048, 0.5, torch.Generator().manual_seed(0))
+    batch = draw_batch(task.engine.rays, 32, 64, Shares(0.5), torch.Generator().manual_seed(0))
     fresh = RADNeRFTask(config, task.dataset, torch.device("cpu"))
-    with torch.no_grad():
-        started, blank = ((t.render(batch).rgb - batch.rgb).square().mean() for t in (task, fresh))
+    started, blank = ((t.engine.render_plainly(batch) - batch.rgb).square().mean() for t in (task, fresh))
     assert started < 0.3 * blank
     wide = replace(config, radnerf=replace(SMALL, hidden_dim_color=48), init_from=str(trained))
     train(replace(wide, max_updates=1, state_interval=0), tmp_path / "wide", silent)
 
 
-def test_learning_rate_rises_then_falls(clip):
-    config = make_config(clip[0]).optim
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.Adam([{"params": [parameter], "lr_scale": 10.0}])
-    rates = []
-    for step in (0, config.warmup_updates - 1, 500, 999):
-        set_learning_rate(optimizer, config, step, 1000)
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates[0] < rates[1] > rates[2] > rates[3]
-    np.testing.assert_allclose(rates[3], 10 * config.lr * config.final_lr_share, rtol=0.01)
-
-
 def test_unprepared_clip_says_what_to_run(tmp_path, clip):
     with pytest.raises(CheckpointError, match=r"prepare the video first: python data_gen/runs/process_video\.py"):
-        load_dataset(make_config(tmp_path), clip[2].model, silent)
+        load_dataset(tiny_config(tmp_path), clip[2].model, silent)
 
 
 def test_patch_covers_both_mouths_and_nothing_else(clip, trained):
@@ -227,15 +198,15 @@ def corrected(clip, tmp_path_factory):
     dataset = replace(source, coeffs=coeffs, condition_mean=statistics.mean, condition_std=statistics.std)
     dataset.save(workspace.dataset)
     out = own / "person"
-    train(make_config(own), out, silent)
+    train(tiny_config(own), out, silent)
     return own, correction, out
 
 
 def test_training_casts_onto_the_corrected_head_and_sees_its_motion(clip, corrected):
     _, source, speaker = clip
     own, correction, _ = corrected
-    dataset = load_dataset(make_config(own), speaker.model, silent)
-    plain = load_dataset(make_config(clip[0]), speaker.model, silent)
+    dataset = load_dataset(tiny_config(own), speaker.model, silent)
+    plain = load_dataset(tiny_config(clip[0]), speaker.model, silent)
     index = int(dataset.source.coeffs.expression[:, speaker.model.unit("jawOpen")].argmax())
     pose = dataset.pose(index)
     expected = speaker.model.corrected(correction)
@@ -261,9 +232,9 @@ def test_a_checkpoint_keeps_its_correction(clip, corrected):
 
 def test_a_person_is_not_scored_on_a_clip_of_another_correction(clip, corrected, trained):
     own, _, out = corrected
-    here = make_config(own)
+    here = tiny_config(own)
     assert open_checkpoint(out, here, silent)[0].face_model.correction is not None
-    for person, config in ((out, make_config(clip[0])), (trained, here)):
+    for person, config in ((out, tiny_config(clip[0])), (trained, here)):
         with pytest.raises(CheckpointError, match=r"another correction .* fit\.correct_expression as then") as error:
             open_checkpoint(person, config, silent)
         assert "\n" not in str(error.value)
@@ -271,11 +242,11 @@ def test_a_person_is_not_scored_on_a_clip_of_another_correction(clip, corrected,
 
 def test_a_state_of_another_correction_is_not_gone_on_from(clip, corrected, tmp_path, caplog):
     own, _, _ = corrected
-    task = RADNeRFTask(make_config(own), load_dataset(make_config(own), clip[2].model, silent), torch.device("cpu"))
+    task = RADNeRFTask(tiny_config(own), load_dataset(tiny_config(own), clip[2].model, silent), torch.device("cpu"))
     radnerf.save_state(task, tmp_path / "state", 3)
     assert radnerf.resume(task, tmp_path / "state") == 3
     assert task.dataset.face_model.correction is not task.person.correction
-    config = make_config(clip[0])
+    config = tiny_config(clip[0])
     other = RADNeRFTask(config, load_dataset(config, clip[2].model, silent), torch.device("cpu"))
     other.config = task.config  # as if the clip had been prepared anew meanwhile
     with caplog.at_level("WARNING"):
