@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -14,12 +14,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from inference.devices import render_devices
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
+from inference.edited_frames import EditedFrame, State, Wanted, edited_on_devices, edited_one_by_one
+from inference.face_compositor import Bounds
 from inference.face_sheet_picture import write_png
-from inference.frame_editor import FrameEditor, final_alpha
+from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
@@ -31,7 +35,7 @@ from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
 from modules.structures.audio import AudioClip
-from modules.structures.frames import Frame, FramePatch
+from modules.structures.frames import Frame
 from modules.structures.motion import MotionSequence
 from modules.structures.timeline import Timeline
 from modules.video.alpha import grey_alpha, grey_info
@@ -66,6 +70,13 @@ class EditRecord:
     frames: int
     areas: list[AreaMeter]
     with_hand: int = 0
+
+    def add(self, done: EditedFrame) -> None:
+        """Count one frame."""
+        for number, edit in done.edits.items():
+            self.areas[number].add(edit.area_px)
+        self.with_hand += any(edit.is_occluded for edit in done.edits.values())
+        self.frames += 1
 
     def arrays(self) -> dict[str, NDArray]:
         """The record as arrays, to go on from."""
@@ -148,26 +159,52 @@ def edit_video(
     """Write the edited video (and the masks when asked for) in segments, so that a killed run goes on where it was."""
     for output in filter(None, (job.out_name, job.save_masks)):
         output.parent.mkdir(parents=True, exist_ok=True)
-    editors = _editors(job, timeline, performances)
+    devices = render_devices(job.device, job.devices, len(timeline))
+    editors = [(device, _editors(job, timeline, performances, device)) for device in devices]
     debug = DebugStrips(job.out_name) if job.debug else None
     key = _edit_key(job, video, timeline, performances)
     with (
-        _result_writer(job, video, timeline, performances, key) as result,
+        _result_writer(job, video, timeline, performances, key, devices[0]) as result,
         _masks_writer(job, video, key) or nullcontext() as masks,
     ):
         behind = result if masks is None or result.finished_frames <= masks.finished_frames else masks
-        record = _resume(behind.state, editors)
+        record, states = _resume(behind.state, len(performances))
+        wanted = Wanted(lambda number: _is_kept(number, result, timeline), masks is not None or job.debug)
         with (
             VideoReader(video.video) as reader,
             decoding(TimelineReader(reader, timeline, behind.finished_frames)) as decoded,
             encoding(_Outputs(result, masks)) as encoded,
+            _edited(decoded if behind.finished_frames < len(timeline) else (), editors, states, wanted) as edited,
         ):
-            for frame in decoded if behind.finished_frames < len(timeline) else ():
-                edited, alpha = _edit_frame(frame, editors, record, debug)
-                state = _state(record, editors) if _is_kept(frame.index, result, timeline) else None
-                encoded.put(_Finished(edited, grey_alpha(frame, alpha) if masks else None, state))
+            for done in edited:
+                record.add(done)
+                if debug:
+                    debug.add_all(done)
+                mask = None if masks is None else grey_alpha(done.before, _alphas(done))
+                state = None if done.states is None else _state(record, done.states)
+                encoded.put(_Finished(done.frame, mask, state))
                 progress("edit", record.frames, len(timeline))
     return record
+
+
+@contextmanager
+def _edited(
+    frames: Iterable[Frame], editors: Sequence[tuple[torch.device, Sequence[FrameEditor]]], states: Sequence[State],
+    wanted: Wanted,
+) -> Generator[Iterator[EditedFrame], None, None]:  # fmt: skip
+    """The frames with new lips: on the CPU one by one, on GPUs or several devices in batches."""
+    if len(editors) > 1 or editors[0][0].type != "cpu":
+        with edited_on_devices(frames, editors, states, wanted) as edited:
+            yield edited
+        return
+    for editor, state in zip(editors[0][1], states, strict=True):
+        editor.resume(state)
+    yield edited_one_by_one(frames, editors[0][1], wanted)
+
+
+def _alphas(done: EditedFrame) -> list[tuple[Bounds, NDArray[np.float32]]]:
+    """Where a frame was edited, and how much."""
+    return [(edit.bounds, edit.alpha) for edit in done.edits.values() if edit.alpha is not None]
 
 
 def _is_kept(number: int, result: SegmentedWriter, timeline: Timeline) -> bool:
@@ -199,41 +236,27 @@ class _Outputs:
             self.masks.write(done.mask, done.state)
 
 
-def _editors(job: ArbitraryJob, timeline: Timeline, performances: Sequence[Performance]) -> list[FrameEditor]:
-    return [
-        FrameEditor(
-            job, part.source, IdentityRenderer(part.identity.checkpoint, part.source.face_model, job.device), part.plan,
-            timeline.rows,
-        )
-        for part in performances
-    ]  # fmt: skip
-
-
-def _edit_frame(
-    frame: Frame, editors: Sequence[FrameEditor], record: EditRecord, debug: DebugStrips | None
-) -> tuple[Frame, list[tuple[tuple[int, int, int, int], NDArray[np.float32]]]]:
-    """The frame with all its new lips, and the alpha of each edit with its bounds."""
-    edited, alphas = frame, []
-    covered = False
-    for editor, area in zip(editors, record.areas, strict=True):
-        if not editor.plan.edited[frame.index]:
-            continue
-        edited, patch, occlusion = editor.edit(edited)
-        alpha = final_alpha(patch, occlusion)
-        area.add(float(alpha.sum()))
-        covered |= occlusion is not None
-        alphas.append((patch.bounds, alpha))
-        if debug:
-            debug.add(frame, edited, patch, alpha)
-    record.with_hand += covered
-    record.frames += 1
-    return edited, alphas
+def _editors(
+    job: ArbitraryJob, timeline: Timeline, performances: Sequence[Performance], device: torch.device | None = None
+) -> list[FrameEditor]:
+    """One for each face, rendering on ``device``; None = where the job says."""
+    with torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext():
+        return [
+            FrameEditor(
+                job, part.source, IdentityRenderer(part.identity.checkpoint, part.source.face_model, job.device),
+                part.plan, timeline.rows,
+            )
+            for part in performances
+        ]  # fmt: skip
 
 
 def _result_writer(
-    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance], key: str
-) -> SegmentedWriter:
-    quality = EncodeConfig(crf=job.crf, lossless=job.lossless)
+    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance], key: str,
+    device: torch.device,
+) -> SegmentedWriter:  # fmt: skip
+    # Slices are what results on a CPU were always made with; the faster threads keep up with a GPU.
+    threads = "slices" if device.type == "cpu" else "frames"
+    quality = EncodeConfig(crf=job.crf, lossless=job.lossless, threads=threads)
     sound = _sound_plan(video, timeline, performances)
     passengers = Passengers(video.video, audio=job.keep_audio)
     folder = video.workspace.segments(job.out_name)
@@ -278,27 +301,27 @@ def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, perfo
     return digest.hexdigest()
 
 
-def _state(record: EditRecord, editors: Sequence[FrameEditor]) -> bytes:
+def _state(record: EditRecord, states: Sequence[State]) -> bytes:
     """What the next frame depends on, packed."""
     arrays = record.arrays()
-    for number, editor in enumerate(editors):
-        arrays |= {f"{number}/{name}": array for name, array in editor.state().items()}
+    for number, state in enumerate(states):
+        arrays |= {f"{number}/{name}": array for name, array in state.items()}
     packed = BytesIO()
     np.savez(packed, allow_pickle=False, **arrays)
     return packed.getvalue()
 
 
-def _resume(state: bytes | None, editors: Sequence[FrameEditor]) -> EditRecord:
-    """Let the editors go on from a ``_state``; a fresh record when there is none."""
+def _resume(state: bytes | None, n_editors: int) -> tuple[EditRecord, list[State]]:
+    """The record and the editors' states of a ``_state``; a fresh record and empty states when there is none."""
     if state is None:
-        return EditRecord(0, [AreaMeter() for _ in editors])
+        return EditRecord(0, [AreaMeter() for _ in range(n_editors)]), [{} for _ in range(n_editors)]
     with np.load(BytesIO(state), allow_pickle=False) as data:
         arrays = {name: data[name] for name in data.files}
-    for number, editor in enumerate(editors):
+    states = []
+    for number in range(n_editors):
         start = f"{number}/"
-        mine = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-        editor.resume(mine)
-    return EditRecord.of(arrays)
+        states.append({name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)})
+    return EditRecord.of(arrays), states
 
 
 class DebugStrips:
@@ -309,13 +332,19 @@ class DebugStrips:
         self.every = every
         self.seen = 0
 
-    def add(self, before: Frame, after: Frame, patch: FramePatch, alpha: NDArray[np.float32]) -> None:
+    def add_all(self, done: EditedFrame) -> None:
+        """Show every edit of a frame."""
+        for bounds, alpha in _alphas(done):
+            self.add(done.before, done.frame, bounds, alpha)
+
+    def add(self, before: Frame, after: Frame, bounds: Bounds, alpha: NDArray[np.float32]) -> None:
+        """Show one edit, if it is its turn."""
         self.seen += 1
         if (self.seen - 1) % self.every:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         grey = np.repeat(np.round(alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
-        strip = np.hstack([rgb_from_planes(before, patch.bounds), rgb_from_planes(after, patch.bounds), grey])
+        strip = np.hstack([rgb_from_planes(before, bounds), rgb_from_planes(after, bounds), grey])
         large = cv2.resize(strip, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
         write_png(np.asarray(large, np.uint8), self.folder / f"{before.index:06d}.png")
 

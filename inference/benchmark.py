@@ -1,6 +1,7 @@
 """Time every stage of the pipeline per frame, and what memory it needs: one table and ``benchmark.json``.
 
 Usage: python inference/benchmark.py [--src_video V] [--drv_aud A] [--head_ckpt C] [--frames N] [--repeats R] [--out F]
+       python inference/benchmark.py --gpu [--only PART ...] [--out F]      (inference/benchmark_gpu/tables.py)
 
 Reads: a video, a sound file, a person's checkpoint (all by default the demo's), the models below checkpoints/.
 Writes: the JSON file; the video's prepared tables, cached by content: data/processed/videos/<id>/.
@@ -24,6 +25,7 @@ if __name__ == "__main__":  # `python inference/x.py` puts this file's folder fi
 
 import torch
 
+from inference.benchmark_gpu.tables import main as measure_gpu
 from inference.benchmark_result import Benchmark, Machine, StageTiming, report, write_json
 from inference.benchmark_stages import Stage, open_scene, stages_of
 from inference.jobs import CommandParser
@@ -210,6 +212,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> BenchmarkOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     configure_logging()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--gpu" in argv:
+        return measure_gpu(argv)
     try:
         options = parse_arguments(argv)
         found = run_benchmark(options, ConsoleProgress())

@@ -23,13 +23,13 @@ from modules.video.colour_match import Field, RingConfig, apply_field, estimate_
 BlendMode = Literal["alpha", "seamless"]
 Bounds = tuple[int, int, int, int]
 
-_RINGS: dict[BlendMode, RingConfig] = {
+RINGS: dict[BlendMode, RingConfig] = {
     "alpha": RingConfig(),
     "seamless": RingConfig(high=0.2, stiffness=0.0, outlier=3.0),
 }
-_SMOOTHING_S: dict[BlendMode, float] = {"alpha": 0.4, "seamless": 0.0}
-_LONGEST_GAP_S = 1.0
-_SAME_FACE_IOU = 0.3
+SMOOTHING_S: dict[BlendMode, float] = {"alpha": 0.4, "seamless": 0.0}
+LONGEST_GAP_S = 1.0
+SAME_FACE_IOU = 0.3
 _SHRINK_BELOW = 0.75
 
 
@@ -71,8 +71,8 @@ class FaceCompositor:
         if smoothing_s is not None and smoothing_s < 0:
             raise ValueError(f"smoothing_s must not be negative, got {smoothing_s}")
         self.blend_mode: BlendMode = blend_mode
-        self._ring = _RINGS[blend_mode]
-        self._smoothing_s = _SMOOTHING_S[blend_mode] if smoothing_s is None else smoothing_s
+        self._ring = RINGS[blend_mode]
+        self._smoothing_s = SMOOTHING_S[blend_mode] if smoothing_s is None else smoothing_s
         self._match_colour = match_colour
         self._memory: _Memory | None = None
 
@@ -248,4 +248,4 @@ def _continues(memory: _Memory, time_s: float, bounds: Bounds) -> bool:
     bx0, by0, bx1, by1 = bounds
     shared = max(min(ax1, bx1) - max(ax0, bx0), 0) * max(min(ay1, by1) - max(ay0, by0), 0)
     union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
-    return 0 <= time_s - memory.time_s <= _LONGEST_GAP_S and shared / union >= _SAME_FACE_IOU
+    return 0 <= time_s - memory.time_s <= LONGEST_GAP_S and shared / union >= SAME_FACE_IOU

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from inference.driving import end_rays_at, occlusion_in
 from inference.edit_plan import EditPlan
-from inference.face_compositor import FaceCompositor
+from inference.face_compositor import Bounds, FaceCompositor
 from inference.jobs import EditOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource
 from modules.face_model.model import Region
+from modules.radnerfs.surface_batch import FaceFrames
+from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
 
@@ -47,6 +50,8 @@ class FrameEditor:
         self.renderer = renderer
         self.rows = np.arange(len(source)) if rows is None else rows
         self._cuts = _cuts(self.rows, source.shot_starts)
+        self.begins = self._cuts | ~np.concatenate([plan.edited[:1], plan.edited[:-1]])
+        """bool ``[N]``: output frames before which the colour of earlier ones is forgotten."""
         end_rays_at(renderer, options.raymarching_end_threshold)
         self.conditions = renderer.conditions(plan.expression, lle_percent=options.lle_percent)
         self.compositor = FaceCompositor(blend_mode=options.blend_mode)
@@ -68,6 +73,27 @@ class FrameEditor:
         )
         strength = float(self.plan.strength[number])
         return patch if strength >= 1 else replace(patch, alpha=patch.alpha * np.float32(strength))
+
+    def patches(self, numbers: NDArray[np.int64]) -> list[DevicePatch]:
+        """The rendered region of output frames ``[B]`` on the renderer's device, edit strength not included."""
+        coeffs, rows = self.source.coeffs, self.rows[numbers]
+        frames = FaceFrames(
+            identity=coeffs.identity,
+            expression=self.plan.expression[numbers],
+            euler=coeffs.euler[rows],
+            translation=coeffs.translation[rows],
+            cameras=np.tile(coeffs.camera.matrix(), (len(rows), 1, 1)),
+            size_wh=(coeffs.camera.width, coeffs.camera.height),
+            shown=coeffs.expression[rows],
+        )
+        return self.renderer.render_patches(frames, self.conditions[torch.from_numpy(numbers)], self.region)
+
+    def free_of_occluders(self, number: int, bounds: Bounds) -> NDArray[np.float32] | None:
+        """``1 - occlusion`` over ``bounds`` of output frame ``number``; None when nothing is in front of the face."""
+        x0, y0, x1, y1 = bounds
+        # Up to where it is needed: from the frame's corner on, the values are those of the whole frame's mask.
+        mask = occlusion_in(self.source, int(self.rows[number]), np.eye(3), (x1, y1))
+        return None if mask is None else 1 - mask.values[y0:, x0:]
 
     def occlusion(self, number: int) -> OcclusionMask | None:
         """What stands in front of the face in output frame ``number``, in frame space."""

@@ -117,7 +117,7 @@ class GeneFace2Infer:
                     result, patch, occlusion = painter.paint(frame)
                     encoded.put(result)
                     if debug and patch:
-                        debug.add(frame, result, patch, final_alpha(patch, occlusion))
+                        debug.add(frame, result, patch.bounds, final_alpha(patch, occlusion))
                     self.progress("render", index + 1, len(rows))
 
 

@@ -20,6 +20,7 @@ if __name__ == "__main__":  # `python inference/x.py` puts this file's folder fi
 
 from inference.arbitrary_video import edit_video, preview_frame, summarise
 from inference.casting import FaceList, cast_faces, draw_face_list, listen, plan_job_timeline, rehearse
+from inference.devices import render_devices
 from inference.evaluation.results import masks_of_report, report_result
 from inference.face_choice import add_face_arguments, parse_face
 from inference.identity import training_config
@@ -113,8 +114,10 @@ def check_inputs(job: ArbitraryJob) -> None:
     """Find out now what would only show after minutes of preparing.
 
     Raises:
-        GeneFaceError: the person's checkpoint or the preset cannot be read.
+        GeneFaceError: the person's checkpoint or the preset cannot be read, or a GPU that was named is not there.
     """
+    if job.devices:
+        render_devices(job.device, job.devices, n_frames=1)
     if job.head_ckpt is not None:
         load_checkpoint(job.head_ckpt, parts={"model"})
     if job.config is not None:
@@ -141,6 +144,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
     parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also measure the result: DIR/report.html")
+    parser.add_argument("--devices", metavar="0,1", help="the GPUs that render (default: all, for long videos)")
     parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
     parser.add_argument("--crf", type=int, default=14, help="x264 quality, 0 best .. 51")
     parser.add_argument("--lossless", action="store_true", help="exact samples (large file)")

@@ -126,11 +126,13 @@ def training_config(
     Raises:
         ConfigError: the preset is wrong or is not for training a person.
     """
-    chosen = preset or PRESETS / ("gpu.yaml" if pick_device(device).type == "cuda" else "cpu.yaml")
+    chosen = preset or PRESETS / ("fast.yaml" if pick_device(device).type == "cuda" else "cpu.yaml")
     values = {"video_id": video_id, "face": face, "device": device, "data_root": str(data_root)}
     config = load_any(chosen, {key: json.dumps(value) for key, value in values.items()})  # overrides are read as YAML
-    if not isinstance(config, RADNeRFTaskConfig):
-        raise ConfigError(f"{chosen} does not train a person; give a preset such as {PRESETS / 'cpu.yaml'}")
+    if not isinstance(config, RADNeRFTaskConfig) or config.radnerf.render.sampler != "surface":
+        raise ConfigError(
+            f"{chosen} does not train a person whose face can be edited; give a preset such as {PRESETS / 'cpu.yaml'}"
+        )
     return config
 
 

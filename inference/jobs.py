@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_type_hints
 
+from inference.devices import parse_devices
 from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
 from inference.face_compositor import BlendMode
 from inference.output_checks import check_container, check_folder, check_motion_outputs, check_output
@@ -83,8 +84,8 @@ class ArbitraryJob:
         raymarching_end_threshold: a ray ends when less than this of its light is left (occupancy samplers).
         preview: write only this frame, composited, as a PNG. save_masks: where the alpha goes, losslessly.
         config: preset for preparing and training a person (YAML below egs/).
-        crf: x264 quality of the result. lossless: exact samples instead.
-        debug: also write strips source | result | alpha.
+        crf: x264 quality. lossless: exact samples instead. debug: also write strips source | result | alpha.
+        devices: numbers of the GPUs that render; () = as many as the video is worth.
         report: folder for a report of how good the result is.
         export_arkit, export_npz: where the facial motion of the result goes, see ``inference.motion_export``.
     """
@@ -109,6 +110,7 @@ class ArbitraryJob:
     save_masks: Path | None = None
     config: Path | None = None
     device: DeviceName = "auto"
+    devices: tuple[int, ...] = ()
     crf: int = 14
     lossless: bool = False
     debug: bool = False
@@ -170,9 +172,9 @@ class ArbitraryJob:
             given.pop("start", None), given.pop("end", None), given.pop("audio_offset", 0.0),
             length_mode(given.pop("length", "source")),
         )  # fmt: skip
-        for name in ("audio", "drv_aud"):
+        for name, parse in (("audio", parse_drv_aud), ("drv_aud", parse_drv_aud), ("devices", parse_devices)):
             if name in given:
-                given[name] = parse_drv_aud(given[name])
+                given[name] = parse(given[name])
         return _job_from(cls, {**given, "face": choice, "times": times}, ("src_video", "drv_aud", "out_name"))
 
 
@@ -391,9 +393,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="variety between takes; 0 = none")
     parser.add_argument("--seed", type=int, default=0, help="another take, when --temperature is above 0")
     parser.add_argument("--mouth_amp", type=float, default=1.0, help="1 = natural size of the mouth motion")
-    parser.add_argument(
-        "--raymarching_end_threshold", type=float, default=END_THRESHOLD, help="where rays end (occupancy samplers)"
-    )
+    parser.add_argument("--raymarching_end_threshold", type=float, default=END_THRESHOLD, help="where rays end")
     parser.add_argument("--fast", action="store_true", help=f"--raymarching_end_threshold {FAST_END_THRESHOLD}")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--debug", action="store_true", help="also write strips source | result | alpha as PNG")

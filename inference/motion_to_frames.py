@@ -18,7 +18,9 @@ from modules.commons.errors import CheckpointError
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.antialias import render_window
+from modules.radnerfs.patch_renderer import PatchRenderer
 from modules.radnerfs.surface import (
+    LEAST_KNOWN,
     FacePose,
     PosedMesh,
     edge_radius_px,
@@ -29,7 +31,9 @@ from modules.radnerfs.surface import (
     surface_hits,
     view_quality,
 )
+from modules.radnerfs.surface_batch import MARGIN_EDGES, MARGIN_PX, FaceFrames
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
+from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import FramePatch
 from tasks.radnerfs.radnerf import load_person
 
@@ -63,6 +67,7 @@ class IdentityRenderer:
             )
         self.face_model = face_model
         self._warned_of_size = not warn_of_size
+        self._patch_renderer: PatchRenderer | None = None
 
     def conditions(self, expression: NDArray[np.float32], lle_percent: float = 0.0) -> Tensor:
         """Condition windows ``[T, window, 204]`` of a whole motion; row t goes to ``render_patch`` of frame t.
@@ -84,7 +89,7 @@ class IdentityRenderer:
         source_expression: NDArray[np.float32] | None = None,
         region: Region = "lower_face",
     ) -> FramePatch:
-        """Render a region in the frame of ``camera``.
+        """Render a region in the frame of ``camera``; on CUDA as ``render_patches`` does, waiting for the answer.
 
         Args:
             identity: ``[I]``.
@@ -100,6 +105,13 @@ class IdentityRenderer:
             The patch; alpha is 0 where no head is seen, or skin that training never saw. A region outside the frame
             gives a patch of one transparent pixel.
         """
+        if self.person.device.type == "cuda":
+            shown_rows = None if source_expression is None else source_expression[None]
+            frames = FaceFrames(
+                identity, expression[None], euler[None], translation[None], camera.matrix()[None],
+                (camera.width, camera.height), shown_rows,
+            )  # fmt: skip
+            return self.render_patches(frames, cond_window[None], region)[0].to_patch()
         pose = FacePose(identity, expression, euler, translation)
         matrix, size_wh = camera.matrix(), (camera.width, camera.height)
         mesh = project_mesh(self.face_model, pose, matrix)
@@ -108,10 +120,10 @@ class IdentityRenderer:
             shown = FacePose(identity, source_expression, euler, translation)
         source = project_mesh(self.face_model, shown, matrix) if shown else None
         radius_px = edge_radius_px(camera.matrix(), translation)
-        bounds = self._bounds(mesh, source, region, size_wh, round(3 * radius_px) + 2)
+        bounds = self._bounds(mesh, source, region, size_wh, round(MARGIN_EDGES * radius_px) + MARGIN_PX)
         if bounds is None:
             return FramePatch((0, 0, 1, 1), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.float32))
-        self._check_size(camera, translation)
+        self._check_size(camera.fx, translation)
         hits = surface_hits(self.face_model, pose, matrix, bounds, region, mesh)
         alpha = hits.weight
         if shown is not None:
@@ -119,11 +131,32 @@ class IdentityRenderer:
         quality = view_quality(self.face_model, mesh, hits, radius_px)
         quality = np.maximum(quality, region_weight(self.face_model, hits, "mouth"))  # lips are always replaced
         known = self.person.known(hits.canonical, quality)
-        alpha = soft_alpha(alpha, hits.mask & (known > 0.05), radius_px) * known
+        alpha = soft_alpha(alpha, hits.mask & (known > LEAST_KNOWN), radius_px) * known
         with torch.inference_mode():
             condition = self.person.encode(cond_window[None].to(self.person.device))[0]
         rgb = render_window(self.person, self.face_model, pose, matrix, hits, alpha > 0, condition)
         return FramePatch(bounds, rgb, alpha)
+
+    def render_patches(
+        self, frames: FaceFrames, cond_windows: Tensor, region: Region = "lower_face"
+    ) -> list[DevicePatch]:
+        """Render a region of ``B`` frames at once, on the person's device and without waiting for it.
+
+        It runs on the CPU too, where it agrees with ``render_patch`` and is slower.
+
+        Args:
+            frames: the frames.
+            cond_windows: ``[B, window, 204]``, rows of ``conditions``.
+            region: what to replace.
+
+        Returns:
+            A patch per frame, see ``render_patch``; the rows of a patch are not adjacent in memory.
+        """
+        for camera, place in zip(frames.cameras, frames.translation, strict=True):
+            self._check_size(float(camera[0, 0]), place)
+        if self._patch_renderer is None:
+            self._patch_renderer = PatchRenderer(self.person, self.face_model)
+        return self._patch_renderer.render(frames, cond_windows, region)
 
     def _bounds(
         self,
@@ -142,8 +175,8 @@ class IdentityRenderer:
         low, high = np.min(found, axis=0), np.max(found, axis=0)
         return int(low[0]), int(low[1]), int(high[2]), int(high[3])
 
-    def _check_size(self, camera: CameraIntrinsics, translation: NDArray[np.float32]) -> None:
-        magnification = camera.fx / (CAMERA_DISTANCE - float(translation[2])) / float(self.person.px_per_dm)
+    def _check_size(self, focal_px: float, translation: NDArray[np.float32]) -> None:
+        magnification = focal_px / (CAMERA_DISTANCE - float(translation[2])) / float(self.person.px_per_dm)
         if magnification > MAX_MAGNIFICATION and not self._warned_of_size:
             self._warned_of_size = True
             logger.warning(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.runs.process_config import ProcessVideoConfig
-from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
+from data_gen.runs.process_video import STAGES, default_config, file_sha256, run_stages
 from data_gen.utils.process_video.crop_utils import load_crop_metadata
 from inference.usable_faces import FaceEvidence
 from modules.commons.config import load_config
@@ -166,7 +166,7 @@ def _prepare(video: Path, sha256: str, workspace: VideoWorkspace, last_stage: st
     """Run the stages up to ``last_stage``; those that are up to date cost nothing."""
     end = [stage.name for stage in STAGES].index(last_stage) + 1
     try:
-        config = load_config(DEFAULT_CONFIG, ProcessVideoConfig, {})
+        config = load_config(default_config(), ProcessVideoConfig, {})
         run_stages(STAGES[:end], video, workspace, config, progress, source_sha256=sha256)
     except (NoFaceError, FitDivergedError) as error:
         raise type(error)(f"{video}: {error}") from error

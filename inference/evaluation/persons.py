@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_gen.runs.binarizer_nerf import binarize
 from data_gen.runs.process_config import ProcessVideoConfig
-from data_gen.runs.process_video import DEFAULT_CONFIG
+from data_gen.runs.process_video import default_config
 from inference.arbitrary_video import find_or_train_identity
 from inference.identity import has_correction, train_identity, was_trained_with
 from inference.jobs import PersonOptions
@@ -104,7 +104,7 @@ def _fold_dataset(workspace: VideoWorkspace, split: Split, source: PreparedSourc
         same_fit = same_fit and same_correction(dataset.coeffs.correction, source.coeffs.correction)
         if same_fit and split.is_train[dataset.rows].all():
             return dataset
-    chosen = load_config(DEFAULT_CONFIG, ProcessVideoConfig, {}).binarizer
+    chosen = load_config(default_config(), ProcessVideoConfig, {}).binarizer
     return binarize(
         source.workspace, source.video, source.sha256, source.face_model, replace(chosen, max_val_frames=0), progress,
         split=split, into=workspace,

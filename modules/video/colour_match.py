@@ -24,9 +24,9 @@ FIELD_SIZE = 32
 PIVOT = 0.1
 """Gains act on ``rgb + PIVOT``: nearly a gain on skin, little in the dark of an open mouth."""
 MAX_LOG_GAIN = float(np.log(1.6))
-_PASSES = 3
-_DIRICHLET = 1e5
-_NEARLY_NOTHING = 1e-6
+PASSES = 3
+DIRICHLET = 1e5
+NEARLY_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,20 @@ def estimate_field(
     if not np.isfinite(patch).all():  # outside the alpha a patch may hold anything
         patch = np.where(inside[..., None], patch, np.float32(0))
     ratio, mass = _cells(source, patch, trusted)
-    field = np.broadcast_to(np.median(ratio[mass > _NEARLY_NOTHING], axis=0), ratio.shape)
-    for is_last in (*[False] * (_PASSES - 1), True):
-        agreement = _agreement(ratio - field, mass > _NEARLY_NOTHING, ring.outlier)
+    field = np.broadcast_to(np.median(ratio[mass > NEARLY_NOTHING], axis=0), ratio.shape)
+    for is_last in (*[False] * (PASSES - 1), True):
+        agreement = _agreement(ratio - field, mass > NEARLY_NOTHING, ring.outlier)
         kept = mass * np.where(agreement < ring.dropped, np.float32(0), agreement)
         # A field that follows every cell would find no cell that stands out, so only the last one may.
         field = membrane(ratio, kept, ring.stiffness if is_last else max(ring.stiffness, 1.0))
     sized = cv2.resize(field, (FIELD_SIZE, FIELD_SIZE), interpolation=cv2.INTER_LINEAR)
     return np.clip(sized, -MAX_LOG_GAIN, MAX_LOG_GAIN).astype(np.float32)
+
+
+def grid_size(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the grid that a patch's membrane is solved on."""
+    scale = min(1.0, GRID / max(height, width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
 def apply_field(patch: NDArray[np.float32], field: Field) -> NDArray[np.float32]:
@@ -113,7 +119,7 @@ def membrane(values: NDArray[np.float32], mass: NDArray[np.float32], stiffness: 
     known = np.where(mass[..., None] > 0, values, np.float32(0)).reshape(height * width, -1)
     hold = mass.astype(np.float64)
     if stiffness == 0:
-        hold, stiffness = _DIRICHLET * (mass > _NEARLY_NOTHING), 1.0
+        hold, stiffness = DIRICHLET * (mass > NEARLY_NOTHING), 1.0
     links_right = np.full((height, width), -stiffness, np.float64)
     links_right[:, -1] = 0
     links_down = np.full((height, width), -stiffness, np.float64)
@@ -123,7 +129,7 @@ def membrane(values: NDArray[np.float32], mass: NDArray[np.float32], stiffness: 
     links[1:] -= links_down[:-1]
     band = np.zeros((width + 1, height * width))
     # Both links of a one-column grid share the band's only row.
-    band[0] = (hold + links + _NEARLY_NOTHING).ravel()
+    band[0] = (hold + links + NEARLY_NOTHING).ravel()
     band[1] += links_right.ravel()
     band[width] += links_down.ravel()
     solved = solveh_banded(band, hold.reshape(-1, 1) * known, lower=True, check_finite=False)
@@ -137,9 +143,8 @@ def _cells(
 
     Means are taken before the ratio: that of single dark pixels is mostly noise.
     """
-    height, width = trusted.shape
-    scale = min(1.0, GRID / max(height, width))
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    rows, columns = grid_size(*trusted.shape)
+    size = (columns, rows)
     weight = trusted[..., None]
     of_source, mass = _reduced(source * weight, trusted, size)
     of_patch, _ = _reduced(patch * weight, trusted, size)
@@ -153,7 +158,7 @@ def _reduced(
     width, height = size_wh
     mean_mass = cv2.resize(mass, size_wh, interpolation=cv2.INTER_AREA).reshape(height, width)
     sums = cv2.resize(weighted, size_wh, interpolation=cv2.INTER_AREA).reshape(height, width, -1)
-    means = sums / np.maximum(mean_mass, _NEARLY_NOTHING)[..., None]
+    means = sums / np.maximum(mean_mass, NEARLY_NOTHING)[..., None]
     return means.astype(np.float32), mean_mass.astype(np.float32)
 
 

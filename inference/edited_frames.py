@@ -1,0 +1,307 @@
+"""Frames with new lips, one after the other: edited frame by frame on the CPU, or in batches on one GPU or several.
+
+Either way a stream of ``EditedFrame``: order, states and records do not depend on where the work was done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.device_compositor import ColourMemory, DeviceCompositor, Edits, Estimated, Pending
+from inference.face_compositor import Bounds
+from inference.frame_editor import FrameEditor, final_alpha
+from modules.structures.frames import Frame
+from modules.video.spread import Relay, batched, spread
+
+State = dict[str, NDArray]
+
+FRAMES_PER_BATCH = 8
+"""Enough to fill a GPU with faces of ordinary size."""
+BATCH_BYTES = 64 * 2**20
+"""Of decoded frames; larger frames make smaller batches, because a dozen batches may be under way."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceEdit:
+    """What was done to one face in one frame.
+
+    Attributes:
+        bounds: of the patch.
+        area_px: sum of the final alpha.
+        alpha: ``[h, w]`` the final alpha; None where it was not asked for.
+        is_occluded: something was in front of the face.
+    """
+
+    bounds: Bounds
+    area_px: float
+    alpha: NDArray[np.float32] | None
+    is_occluded: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EditedFrame:
+    """One output frame.
+
+    Attributes:
+        before: as it was decoded.
+        frame: with new lips.
+        edits: by the number of the editor that made them.
+        states: of every editor after this frame; None where they were not asked for.
+    """
+
+    before: Frame
+    frame: Frame
+    edits: dict[int, FaceEdit]
+    states: tuple[State, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is needed beside the frames.
+
+    Attributes:
+        state_after: whether the states after a frame of this number are needed.
+        alpha: whether the alphas are.
+    """
+
+    state_after: Callable[[int], bool]
+    alpha: bool
+
+
+def edited_one_by_one(
+    frames: Iterable[Frame], editors: Sequence[FrameEditor], wanted: Wanted
+) -> Generator[EditedFrame, None, None]:
+    """Edit frame by frame in the caller's thread; ``editors`` go on from where they are."""
+    for frame in frames:
+        edited, edits = frame, {}
+        for number, editor in enumerate(editors):
+            if editor.plan.edited[frame.index]:
+                edited, patch, occlusion = editor.edit(edited)
+                alpha = final_alpha(patch, occlusion)
+                edits[number] = FaceEdit(patch.bounds, float(alpha.sum()), alpha, occlusion is not None)
+        states = tuple(editor.state() for editor in editors) if wanted.state_after(frame.index) else None
+        yield EditedFrame(frame, edited, edits, states)
+
+
+@contextmanager
+def edited_on_devices(
+    frames: Iterable[Frame],
+    editors: Sequence[tuple[torch.device, Sequence[FrameEditor]]],
+    states: Sequence[State],
+    wanted: Wanted,
+) -> Generator[Iterator[EditedFrame], None, None]:
+    """Edit batches on devices in turn. The frames are the same for any number of equal devices.
+
+    What depends on earlier frames is a face's remembered colour alone, a few kilobytes; it goes from batch to batch in
+    order, while everything else of several batches is done at once.
+
+    Args:
+        frames: decoded ahead by somebody else.
+        editors: of every device, one for each face, whose renderer lies there.
+        states: of the editors before the first frame; of a fresh run, empty ones.
+        wanted: what is needed beside the frames.
+    """
+    relays = [Relay(Handover.of_state(state)) for state in states]
+    is_shared = len(editors) > 1
+    workers = []
+    for device, own in editors:
+        faces = [FaceOnDevice(editor, device, relay, is_shared) for editor, relay in zip(own, relays, strict=True)]
+        workers.append(DeviceWorker(device, faces, wanted))
+    with spread(_batches(frames), workers) as results:
+        yield (frame for batch in results for frame in batch)
+
+
+def _batches(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Batches that begin at multiples of their size, so that a run taken up again has the same ones."""
+    source = iter(frames)
+    first = next(source, None)
+    if first is None:
+        return
+    size = FRAMES_PER_BATCH
+    while size > 1 and size * sum(plane.nbytes for plane in first.planes) > BATCH_BYTES:
+        size //= 2
+    yield from batched(_prepended(first, source), lambda frame: frame.index, size)
+
+
+def _prepended(first: Frame, rest: Iterator[Frame]) -> Iterator[Frame]:
+    yield first
+    yield from rest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handover:
+    """The colour memory between two batches: with whom made it, and on its way to main memory for others."""
+
+    memory: ColourMemory | None = None
+    maker: FaceOnDevice | None = None
+    state: State | None = None
+    pending: Pending | None = None
+
+    @classmethod
+    def of_state(cls, state: State) -> Handover:
+        """What an editor's ``state`` says."""
+        return cls(state={name: array for name, array in state.items() if name != "last"})
+
+    def to(self, taker: FaceOnDevice, device: torch.device) -> ColourMemory:
+        """The memory for ``taker``, on its ``device``; waits only where another worker has it, in its own stream."""
+        if self.memory is not None and self.maker is taker:
+            return self.memory
+        state = self.pending.memories()[0] if self.pending is not None else self.state
+        return ColourMemory.of(state or {}, device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """One face's edits of a batch under way.
+
+    Attributes:
+        pending: what comes back.
+        places: of the edited frames in the batch.
+        bounds: of their patches.
+        occluded: whether something is in front, of each.
+        kept: places after which the state is wanted.
+    """
+
+    pending: Pending
+    places: tuple[int, ...]
+    bounds: tuple[Bounds, ...]
+    occluded: tuple[bool, ...]
+    kept: tuple[int, ...]
+
+
+class FaceOnDevice:
+    """One face's editor on one device.
+
+    Args:
+        editor: plans and renders.
+        device: where.
+        relay: hands the colour memory from batch to batch.
+        is_shared: other devices take part.
+    """
+
+    def __init__(self, editor: FrameEditor, device: torch.device, relay: Relay[Handover], is_shared: bool) -> None:
+        self.relay = relay
+        self._editor = editor
+        self._edited = editor.plan.edited
+        self._device = device
+        self._is_shared = is_shared
+        self._compositor = DeviceCompositor(device, editor.compositor.blend_mode)
+
+    def start(self, batch: int, frames: Sequence[Frame], wanted: Wanted) -> _Part:
+        """Queue the work on a batch; waits for nothing but its turn."""
+        numbers = [frame.index for frame in frames]
+        places = tuple(place for place, number in enumerate(numbers) if self._edited[number])
+        kept = tuple(place for place, number in enumerate(numbers) if wanted.state_after(number))
+        estimated = self._estimated([frames[place] for place in places], wanted) if places else None
+        edits_before = [sum(place <= last for place in places) for last in kept]
+        fields, rows = self._followed(batch, estimated, edits_before)
+        if estimated is None or fields is None:
+            return _Part(self._compositor.send_back(None, {}, rows), (), (), (), kept)
+        pending = self._compositor.blend(estimated, fields, rows)
+        occluded = tuple(free is not None for free in estimated.edits.free)
+        return _Part(pending, places, estimated.windows.bounds, occluded, kept)
+
+    def _estimated(self, frames: Sequence[Frame], wanted: Wanted) -> Estimated:
+        editor, numbers = self._editor, np.array([frame.index for frame in frames])
+        patches = editor.patches(numbers)
+        free = [
+            editor.free_of_occluders(int(number), patch.bounds)
+            for number, patch in zip(numbers, patches, strict=True)
+        ]  # fmt: skip
+        strength = editor.plan.strength[numbers].astype(np.float32)
+        edits = Edits(tuple(frames), tuple(patches), strength, tuple(free), editor.begins[numbers], wanted.alpha)
+        return self._compositor.estimate(edits)
+
+    def _followed(
+        self, batch: int, estimated: Estimated | None, remembered: Sequence[int]
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """The fields to apply and the memories wanted; the last one goes on to the next batch."""
+        before = self.relay.take(batch).to(self, self._device)
+        fields, after, rows = self._compositor.follow(estimated, before, remembered)
+        copied = self._compositor.send_back(None, {}, [after.row]) if self._is_shared else None
+        self.relay.give(batch, Handover(after, self, pending=copied))
+        return fields, rows
+
+    def finish(self, part: _Part, frames: Sequence[Frame]) -> tuple[list[Frame], dict[int, FaceEdit], dict[int, State]]:
+        """Wait for a batch: its frames, the edits and the states by place."""
+        made, edits = list(frames), {}
+        for number, done in enumerate(part.pending.frames()):
+            made[part.places[number]] = done.frame
+            is_occluded = part.occluded[number]
+            edits[part.places[number]] = FaceEdit(part.bounds[number], done.area_px, done.alpha, is_occluded)
+        states = dict(zip(part.kept, part.pending.memories(), strict=True))
+        return made, edits, {place: self._with_last(state, frames[place].index) for place, state in states.items()}
+
+    def _with_last(self, state: State, number: int) -> State:
+        """The state as ``FrameEditor.state`` gives it: with the last frame edited up to ``number``."""
+        edited = np.flatnonzero(self._edited[: number + 1])
+        return {**state, "last": np.array(edited[-1])} if len(edited) else state
+
+
+class DeviceWorker:
+    """Edits batches of frames on one device, in a stream of its own.
+
+    Args:
+        device: where.
+        faces: to be edited one after the other, because they may overlap.
+        wanted: what is needed beside the frames.
+    """
+
+    def __init__(self, device: torch.device, faces: Sequence[FaceOnDevice], wanted: Wanted) -> None:
+        self._device = device
+        self._faces = faces
+        self._wanted = wanted
+        self._stream = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # in which the people were loaded
+
+    def start(self, number: int, frames: list[Frame]) -> tuple[int, list[Frame], _Part]:
+        """Queue the first face's work."""
+        with self._at_work():
+            return number, frames, self._faces[0].start(number, frames, self._wanted)
+
+    def finish(self, started: tuple[int, list[Frame], _Part]) -> list[EditedFrame]:
+        """Wait for the first face, then see to the others."""
+        number, frames, part = started
+        done = [EditedFrame(frame, frame, {}, None) for frame in frames]
+        with self._at_work():
+            for position, face in enumerate(self._faces):
+                before = [one.frame for one in done]
+                if position > 0:
+                    part = face.start(number, before, self._wanted)
+                made, edits, states = face.finish(part, before)
+                for place, frame in enumerate(made):
+                    done[place] = _continued(done[place], frame, position, edits.get(place), states.get(place))
+        return done
+
+    def cancel(self, last: int) -> None:
+        """Wake up whoever waits for the turn of a batch after ``last``."""
+        for face in self._faces:
+            face.relay.cancel(last)
+
+    @contextmanager
+    def _at_work(self) -> Generator[None, None, None]:
+        is_cuda = self._stream is not None
+        with (
+            torch.inference_mode(),
+            torch.cuda.device(self._device) if is_cuda else nullcontext(),
+            torch.cuda.stream(self._stream) if is_cuda else nullcontext(),
+        ):
+            yield
+
+
+def _continued(
+    done: EditedFrame, frame: Frame, position: int, edit: FaceEdit | None, state: State | None
+) -> EditedFrame:
+    """The frame with one more face seen to."""
+    edits = done.edits if edit is None else {**done.edits, position: edit}
+    states = done.states if state is None else (*(done.states or ()), state)
+    return replace(done, frame=frame, edits=edits, states=states)
