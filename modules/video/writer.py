@@ -83,10 +83,11 @@ class VideoWriter:
                 self._take_on(self._passengers, self._container)
             for loss in self._codec.losses:
                 self._say(loss)
-        except BaseException as error:
+        except av.error.FFmpegError as error:
             self._discard()
-            if isinstance(error, av.error.FFmpegError):
-                raise self._failure(error) from error
+            raise self._failure(error) from error
+        except BaseException:
+            self._discard()
             raise
         return self
 
