@@ -53,6 +53,7 @@ class GraphedCall(Generic[T]):
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         torch.cuda.synchronize(self._stream.device)
-        with torch.cuda.graph(graph, stream=self._stream):
+        # only this thread's work is recorded: NCCL watches its own events from another one
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._answer = self._work()
         self._graph = graph

@@ -109,7 +109,7 @@ class Lpips:
             scaled = [(values - a) / b for values, a, b in zip(channels, _SHIFT, _SCALE, strict=True)]
             planes = torch.stack(scaled, dim=1)
             total, linear = planes.new_zeros(len(first)), iter(self.linear)
-            for place, layer in enumerate(self.features[: self.taps[-1] + 1]):
+            for place, layer in enumerate(list(self.features)[: self.taps[-1] + 1]):
                 if isinstance(layer, nn.MaxPool2d) and min(planes.shape[2:]) < 3:
                     break
                 planes = layer(planes)
