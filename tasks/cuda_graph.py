@@ -28,7 +28,7 @@ class GraphedCall(Generic[T]):
         self._stream = torch.cuda.Stream(device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._calls = 0
-        self._answer: T | None = None
+        self._answer: T
 
     def __call__(self) -> T:
         """The answer; its tensors are overwritten by the next call."""
@@ -38,7 +38,6 @@ class GraphedCall(Generic[T]):
         if self._graph is None:
             return self._run_eagerly()
         self._graph.replay()
-        assert self._answer is not None
         return self._answer
 
     def _run_eagerly(self) -> T:

@@ -96,7 +96,9 @@ def joined(device_name: str) -> Iterator[Ranks]:
                 f"process {local} of this host has no GPU of its own; use --nproc_per_node={torch.cuda.device_count()}"
             )
         torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if use_cuda else "gloo")
+        distributed.init_process_group("nccl", device_id=torch.device("cuda", local))
+    else:
+        distributed.init_process_group("gloo")
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     finally:
