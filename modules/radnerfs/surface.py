@@ -174,9 +174,8 @@ def view_quality(
     mesh: PosedMesh,
     hits: SurfaceHits,
     edge_px: float,
-    distance_mask: int = cv2.DIST_MASK_PRECISE,
 ) -> NDArray[np.float32]:
-    """How well a window shows its places on the head, ``[h, w]`` 0..1; ``distance_mask`` is OpenCV's.
+    """How well a window shows its places on the head, ``[h, w]`` 0..1.
 
     It is the cosine between the normal of the resting face (folds of a smile stay usable) and the way to the camera,
     falling to 0 within ``SILHOUETTE_EDGES`` times ``edge_px`` (``edge_radius_px``) of a silhouette. The mouth counts as
@@ -190,7 +189,7 @@ def view_quality(
     cosine = -np.einsum("hwc,hwc->hw", normals, hits.direction)
     cosine[values[..., 3] > 0] = 1
     depth = interpolate(hits.fragments, triangles, mesh.depth[:, None], fill=np.inf)[..., 0]
-    inside = cv2.distanceTransform((~silhouettes(depth)).astype(np.uint8), cv2.DIST_L2, distance_mask)
+    inside = cv2.distanceTransform((~silhouettes(depth)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return (
         np.where(hits.mask, cosine * np.minimum(inside / (SILHOUETTE_EDGES * edge_px), 1), 0)
         .clip(0, 1)
