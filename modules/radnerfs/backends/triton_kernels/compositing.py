@@ -177,7 +177,7 @@ def _opaque_gradient_kernel(
 
 
 def composite_train(sigmas: Tensor, rgbs: Tensor, ambient: Tensor, samples: RaySamples, t_thresh: float) -> RaySums:
-    """Sums of packed samples; see ``RenderBackend.composite_train``. Rows behind the last ray's are passed over."""
+    """Sums of packed samples; see ``RenderBackend.composite_train``."""
     after = samples.counts.cumsum(0)
     image, opacity, depth, total = _Sums.apply(
         _plain(sigmas), _plain(rgbs), _plain(ambient), _plain(samples.deltas), after, samples.counts, t_thresh

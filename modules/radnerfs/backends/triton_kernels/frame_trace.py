@@ -46,30 +46,12 @@ def _limits(counters, n_rays, n_frames, c: tl.constexpr, MASKED: tl.constexpr, F
 
 
 @triton.jit
-def _fetch(ray, capacity, new, ox, oy, oz, dx, dy, dz, near, far):
-    """Origin, direction and interval of new rays; the others keep theirs."""
+def _fetch3(planes, capacity, new, a, b, c):
+    """Three neighbouring values of new rays; the others keep theirs."""
     return (
-        tl.load(ray, mask=new, other=ox),
-        tl.load(ray + capacity, mask=new, other=oy),
-        tl.load(ray + 2 * capacity, mask=new, other=oz),
-        tl.load(ray + 3 * capacity, mask=new, other=dx),
-        tl.load(ray + 4 * capacity, mask=new, other=dy),
-        tl.load(ray + 5 * capacity, mask=new, other=dz),
-        tl.load(ray + 7 * capacity, mask=new, other=near),
-        tl.load(ray + 8 * capacity, mask=new, other=far),
-    )
-
-
-@triton.jit
-def _fetch_state(state, capacity, new, t, red, green, blue, solid, deep):
-    """Where unfinished rays were left."""
-    return (
-        tl.load(state, mask=new, other=t),
-        tl.load(state + capacity, mask=new, other=red),
-        tl.load(state + 2 * capacity, mask=new, other=green),
-        tl.load(state + 3 * capacity, mask=new, other=blue),
-        tl.load(state + 4 * capacity, mask=new, other=solid),
-        tl.load(state + 5 * capacity, mask=new, other=deep),
+        tl.load(planes, mask=new, other=a),
+        tl.load(planes + capacity, mask=new, other=b),
+        tl.load(planes + 2 * capacity, mask=new, other=c),
     )
 
 
@@ -131,9 +113,9 @@ def trace_kernel(  # noqa: PLR0915, C901 - one loop whose state is many register
                 new = free & (rank < n_mine) & (place < n_listed)
                 taken += n_free
                 if RESUME:
-                    t, red, green, blue, solid, deep = _fetch_state(
-                        states + place, capacity, new, t, red, green, blue, solid, deep
-                    )
+                    state = states + place
+                    t, red, green = _fetch3(state, capacity, new, t, red, green)
+                    blue, solid, deep = _fetch3(state + 3 * capacity, capacity, new, blue, solid, deep)
                     entry = tl.load(waiting + place, mask=new, other=entry)
                 else:
                     entry = tl.where(new, place, entry)
@@ -141,9 +123,11 @@ def trace_kernel(  # noqa: PLR0915, C901 - one loop whose state is many register
                     red, green, blue = tl.where(new, 0.0, red), tl.where(new, 0.0, green), tl.where(new, 0.0, blue)
                     solid, deep = tl.where(new, 0.0, solid), tl.where(new, 0.0, deep)
                     ready |= new  # a started ray stands before its first sample
-                ox, oy, oz, dx, dy, dz, near, far = _fetch(
-                    rays + entry, capacity, new, ox, oy, oz, dx, dy, dz, near, far
-                )
+                ray = rays + entry
+                ox, oy, oz = _fetch3(ray, capacity, new, ox, oy, oz)
+                dx, dy, dz = _fetch3(ray + 3 * capacity, capacity, new, dx, dy, dz)
+                near = tl.load(ray + 7 * capacity, mask=new, other=near)
+                far = tl.load(ray + 8 * capacity, mask=new, other=far)
                 views = view_rows(dx, dy, dz, s)
                 pixel = tl.load(owners + entry, mask=new, other=pixel)
                 frame = pixel // n_rays

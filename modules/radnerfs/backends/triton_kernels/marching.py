@@ -6,7 +6,6 @@ any of its rays goes on needs no shared memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -241,43 +240,7 @@ def march_train(
     walk = _Walk(rays, near, far, bitfield, march, max_steps, jitter)
     counts = walk.count()
     after = counts.cumsum(0)
-    return walk.write(after - counts, counts, int(after[-1]) if len(rays) else 0, torch.empty)
-
-
-def march_train_bounded(
-    rays: RayBundle,
-    near: Tensor,
-    far: Tensor,
-    bitfield: Tensor,
-    march: MarchConfig,
-    max_steps: int,
-    capacity: int,
-    jitter: Tensor | None = None,
-) -> tuple[RaySamples, Tensor]:
-    """``march_train`` into buffers of a fixed size, without reading anything back, as a CUDA graph needs it.
-
-    Args:
-        rays: ``N`` rays.
-        near: ``[N]`` where they enter the box.
-        far: ``[N]`` where they leave it.
-        bitfield: uint8, one bit per cell in Morton order.
-        march: step rule.
-        max_steps: most samples per ray.
-        jitter: ``[N]`` in 0..1 or None.
-        capacity: rows of the buffers; samples that do not fit are dropped, the last rays' first.
-
-    Returns:
-        Samples with ``capacity`` rows, of which those in use come first; the rest is zero and belongs to no ray
-        (``composite_train`` of this package passes over it). And int32 ``[1]``: how many samples the rays have, which
-        is more than ``capacity`` where some were dropped.
-    """
-    walk = _Walk(rays, near, far, bitfield, march, max_steps, jitter)
-    counts = walk.count()
-    after = counts.cumsum(0)
-    total = after[-1:] if len(rays) else torch.zeros(1, dtype=torch.int64, device=near.device)
-    first = after - counts
-    kept = torch.minimum(counts, (capacity - first).clamp(min=0))
-    return walk.write(first, kept, capacity, torch.zeros), total.to(torch.int32)
+    return walk.write(after - counts, counts, int(after[-1]) if len(rays) else 0)
 
 
 def march_infer(
@@ -316,14 +279,12 @@ class _Walk:
         self.run(0, counts=counts)
         return counts
 
-    def write(self, first: Tensor, counts: Tensor, capacity: int, make: Callable[..., Tensor]) -> RaySamples:
-        """All samples, each ray's from its ``first`` row on; ``make`` gives the rows that no sample fills."""
-        like = {"dtype": self.start.dtype, "device": self.start.device}
-        positions, along, deltas = make(capacity, 3, **like), make(capacity, 3, **like), make(capacity, 2, **like)
-        ray_index = make(capacity, dtype=torch.int64, device=self.start.device)
-        self.run(
-            1, first=first, positions=positions, along=along, deltas=deltas, ray_index=ray_index, capacity=capacity
-        )
+    def write(self, first: Tensor, counts: Tensor, total: int) -> RaySamples:
+        """All ``total`` samples, each ray's from its ``first`` row on."""
+        start = self.start
+        positions, along, deltas = start.new_empty(total, 3), start.new_empty(total, 3), start.new_empty(total, 2)
+        ray_index = start.new_empty(total, dtype=torch.int64)
+        self.run(1, first=first, positions=positions, along=along, deltas=deltas, ray_index=ray_index, capacity=total)
         return RaySamples(positions, along, deltas, ray_index, counts)
 
     def run(self, mode: int, capacity: int = 0, **tensors: Any) -> None:

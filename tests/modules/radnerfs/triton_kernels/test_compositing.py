@@ -78,22 +78,6 @@ def test_training_with_few_rays(counts, kernel_device, triton_backend):
     assert_close(mine[0] + mine[1], expected[0] + expected[1], 2e-5)
 
 
-def test_rows_behind_the_last_ray_are_passed_over(kernel_device, triton_backend):
-    samples, values = draw_samples([3, 2], 3.0, seed=2)
-    padded = [torch.cat([value, torch.full_like(value[:2], torch.nan)]) for value in values]
-    longer = RaySamples(
-        *(torch.cat([part, part[:2]]) for part in (samples.positions, samples.directions, samples.deltas)),
-        torch.cat([samples.ray_index, samples.ray_index[:2]]),
-        samples.counts,
-    )
-    mine = sum_up(triton_backend.composite_train, longer, padded, 1e-4, kernel_device)
-    expected = sum_up(torch_compositing.composite_train, samples, values, 1e-4, torch.device("cpu"))
-    assert_close(mine[0], expected[0], 1e-5)
-    for grad, theirs in zip(mine[1], expected[1], strict=True):
-        assert torch.allclose(grad[:5], theirs, atol=1e-4)
-        assert not grad[5:].any()
-
-
 def test_thin_samples_keep_their_digits(kernel_device, triton_backend):
     """1 - exp(-x) of an x near 1e-6 has no digits left in float32 when it is formed as it is written."""
     samples, values = draw_samples([6] * 10, 1e-5, seed=3)

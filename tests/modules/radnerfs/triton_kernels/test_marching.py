@@ -91,25 +91,6 @@ def test_inference_blocks(share, kernel_device, triton_backend, on_gpu):
     assert int((~same).sum()) <= max(1, count // 500)
 
 
-def test_bounded_buffers_hold_what_fits(kernel_device, triton_backend):
-    from modules.radnerfs.backends.triton_kernels.marching import march_train_bounded
-
-    rays, near, far, bits = scene(20, 4)
-    march = MarchConfig(1.0, SIZE, 1, 1 / 256, 0.05, 0.05)
-    parts = (moved(rays, kernel_device), near.to(kernel_device), far.to(kernel_device), bits.to(kernel_device))
-    whole = triton_backend.march_train(*parts, march, 9)
-    total = len(whole.positions)
-    for capacity in (total + 20, total, total // 2, 0):
-        samples, count = march_train_bounded(*parts, march, 9, capacity)
-        kept = min(capacity, total)
-        assert count.tolist() == [total]
-        assert len(samples.positions) == capacity
-        assert int(samples.counts.sum()) == kept
-        for name in ("positions", "directions", "deltas", "ray_index"):
-            assert torch.equal(getattr(samples, name)[:kept], getattr(whole, name)[:kept])
-            assert not getattr(samples, name)[kept:].any()
-
-
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_to_march(count, kernel_device, triton_backend):
     rays = moved(draw_rays(count, 0), kernel_device)
