@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_gen.utils.mp_feature_extractors.network_graph import NetworkGraph
+from data_gen.utils.mp_feature_extractors.network_graph import GraphNode, NetworkGraph
 
 Function = Callable[..., Tensor]
 
@@ -88,6 +88,20 @@ class StepBuilder:
         graph = self._graph
         steps = with_lifetimes(self._steps, graph.outputs)
         return NetworkSteps(graph.source, steps, self._weights, graph.input, graph.shapes[graph.input], graph.outputs)
+
+
+OpBuilder = Callable[[GraphNode, NetworkGraph, StepBuilder], None]
+"""Adds what a node of a network is in torch."""
+
+
+def one_call(function: Function) -> OpBuilder:
+    """For an operation that is ``function`` of its inputs, whatever its options."""
+
+    def build_step(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
+        del graph
+        build.add(function, node.inputs, node.outputs[0])
+
+    return build_step
 
 
 def with_lifetimes(steps: Sequence[Step], outputs: Mapping[str, str]) -> tuple[Step, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_gen.utils.mp_feature_extractors.network_graph import GraphNode, NetworkGraph
-from data_gen.utils.mp_feature_extractors.network_steps import NetworkSteps, StepBuilder
+from data_gen.utils.mp_feature_extractors.network_steps import NetworkSteps, OpBuilder, StepBuilder, one_call
 from modules.commons.errors import ModelFileError
 
 
@@ -37,22 +36,13 @@ def _batch_norm(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> Non
     build.add(partial(normalised, eps=node.options["epsilon"]), node.inputs, node.outputs[0])
 
 
-def _plain(function: Callable[..., Tensor]) -> OpBuilder:
-    def build_step(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
-        del graph
-        build.add(function, node.inputs, node.outputs[0])
-
-    return build_step
-
-
-OpBuilder = Callable[[GraphNode, NetworkGraph, StepBuilder], None]
 OPS: dict[str, OpBuilder] = {
-    "Add": _plain(torch.add),
+    "Add": one_call(torch.add),
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
     "ConvTranspose": _conv,
-    "Relu": _plain(functional.relu),
-    "Sigmoid": _plain(torch.sigmoid),
+    "Relu": one_call(functional.relu),
+    "Sigmoid": one_call(torch.sigmoid),
 }
 
 

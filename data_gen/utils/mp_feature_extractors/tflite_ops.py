@@ -18,7 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_gen.utils.mp_feature_extractors.network_graph import GraphNode, NetworkGraph
-from data_gen.utils.mp_feature_extractors.network_steps import Function, NetworkSteps, Step, StepBuilder
+from data_gen.utils.mp_feature_extractors.network_steps import (
+    Function,
+    NetworkSteps,
+    OpBuilder,
+    Step,
+    StepBuilder,
+    one_call,
+)
 from modules.commons.errors import ModelFileError
 
 SAME = 0
@@ -37,16 +44,25 @@ def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def _stride(node: GraphNode) -> tuple[int, int]:
+    """Height, width."""
+    return node.options["StrideH"], node.options["StrideW"]
+
+
+def _dilation(node: GraphNode) -> tuple[int, int]:
+    """Height, width."""
+    return node.options["DilationHFactor"], node.options["DilationWFactor"]
+
+
 def _padding(
     node: GraphNode, size_hw: tuple[int, ...], window_hw: tuple[int, ...], dilation_hw: tuple[int, int] = (1, 1)
 ) -> tuple[int, int, int, int]:
     """Left, right, top, bottom."""
     if node.options["Padding"] != SAME:
         return 0, 0, 0, 0
-    strides = node.options["StrideH"], node.options["StrideW"]
     vertical, horizontal = (
         same_padding(size, (window - 1) * dilation + 1, stride)
-        for size, window, dilation, stride in zip(size_hw, window_hw, dilation_hw, strides, strict=True)
+        for size, window, dilation, stride in zip(size_hw, window_hw, dilation_hw, _stride(node), strict=True)
     )
     return *horizontal, *vertical
 
@@ -89,12 +105,8 @@ def mix_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, tile: tuple[int
 def _conv_2d(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
     weight = build.constant(node.inputs[1])  # [O, h, w, C]
     bias = node.optional_input(2)
-    options, activation = node.options, _activation(node)
     size_hw, window = graph.shapes[node.inputs[0]][1:3], weight.shape[1:3]
-    stride, dilation = (
-        (options["StrideH"], options["StrideW"]),
-        (options["DilationHFactor"], options["DilationWFactor"]),
-    )
+    stride, dilation, activation = _stride(node), _dilation(node), _activation(node)
     padding = _padding(node, size_hw, window, dilation)
     # as a matrix product it is one launch with its bias, and needs no copies
     tiles = dilation == (1, 1) and not any(padding) and window in (stride, size_hw)
@@ -111,11 +123,10 @@ def _conv_2d(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
 def _depthwise(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
     weight = build.constant(node.inputs[1])  # [1, h, w, C · multiplier]
     bias = node.optional_input(2)
-    shape, options = graph.shapes[node.inputs[0]], node.options
-    dilation = options["DilationHFactor"], options["DilationWFactor"]
+    shape, dilation = graph.shapes[node.inputs[0]], _dilation(node)
     settings = partial(
         convolve,
-        stride=(options["StrideH"], options["StrideW"]),
+        stride=_stride(node),
         dilation=dilation,
         groups=shape[3],
         padding=_padding(node, shape[1:3], weight.shape[1:3], dilation),
@@ -130,7 +141,7 @@ def _transposed(x: Tensor, weight: Tensor, bias: Tensor, *, stride: tuple[int, i
 
 def _transpose_conv_bias(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
     weight = build.constant(node.inputs[1])  # [O, h, w, C]
-    stride = node.options["StrideH"], node.options["StrideW"]
+    stride = _stride(node)
     if weight.shape[1:3] != stride:
         raise ModelFileError(f"{graph.source}: a transposed convolution whose windows overlap cannot be read")
     name = build.weight(weight.transpose(3, 0, 1, 2))
@@ -154,8 +165,7 @@ def max_pool(x: Tensor, *, window: tuple[int, int], stride: tuple[int, int], pad
 def _pool(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
     options, size_hw = node.options, graph.shapes[node.inputs[0]][1:3]
     window = options["FilterHeight"], options["FilterWidth"]
-    stride = options["StrideH"], options["StrideW"]
-    padding = _padding(node, size_hw, window)
+    stride, padding = _stride(node), _padding(node, size_hw, window)
     if node.op == "MAX_POOL_2D":
         function: Function = partial(max_pool, window=window, stride=stride, padding=padding)
     elif window == size_hw:
@@ -279,14 +289,6 @@ def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> OpBuilder:
     return build_step
 
 
-def _unary(function: Callable[[Tensor], Tensor]) -> OpBuilder:
-    def build_step(node: GraphNode, graph: NetworkGraph, build: StepBuilder) -> None:
-        del graph
-        build.add(function, node.inputs[:1], node.outputs[0])
-
-    return build_step
-
-
 def _activation(node: GraphNode) -> int:
     number = int(node.options["FusedActivationFunction"])
     if number not in ACTIVATIONS:
@@ -294,7 +296,6 @@ def _activation(node: GraphNode) -> int:
     return number
 
 
-OpBuilder = Callable[[GraphNode, NetworkGraph, StepBuilder], None]
 OPS: dict[str, OpBuilder] = {
     "ADD": _binary(torch.add),
     "AVERAGE_POOL_2D": _pool,
@@ -305,19 +306,19 @@ OPS: dict[str, OpBuilder] = {
     "DEPTH_TO_SPACE": _depth_to_space,
     "DIV": _binary(torch.div),
     "FULLY_CONNECTED": _fully_connected,
-    "HARD_SWISH": _unary(functional.hardswish),
-    "LOGISTIC": _unary(torch.sigmoid),
+    "HARD_SWISH": one_call(functional.hardswish),
+    "LOGISTIC": one_call(torch.sigmoid),
     "MAX_POOL_2D": _pool,
     "MEAN": _reduce,
     "MUL": _binary(torch.mul),
-    "NEG": _unary(torch.neg),
+    "NEG": one_call(torch.neg),
     "PAD": _pad,
     "PRELU": _prelu,
-    "RELU": _unary(functional.relu),
+    "RELU": one_call(functional.relu),
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
-    "RSQRT": _unary(torch.rsqrt),
-    "SQRT": _unary(torch.sqrt),
+    "RSQRT": one_call(torch.rsqrt),
+    "SQRT": one_call(torch.sqrt),
     "SQUARED_DIFFERENCE": _binary(lambda a, b: torch.square(a - b)),
     "STRIDED_SLICE": _strided_slice,
     "SUB": _binary(torch.sub),
