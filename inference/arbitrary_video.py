@@ -22,7 +22,6 @@ from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
 from inference.edited_frames import EditedFrame, State, Wanted, edited_on_devices, edited_one_by_one
 from inference.face_compositor import Bounds
-from inference.face_sheet_picture import write_png
 from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
@@ -43,6 +42,7 @@ from modules.video.colour import rgb_from_planes
 from modules.video.frame_order import TimelineReader
 from modules.video.passengers import Passengers
 from modules.video.pipeline import decoding, encoding
+from modules.video.png import write_png
 from modules.video.reader import VideoReader
 from modules.video.segments import SegmentedWriter
 from modules.video.sound import SoundPlan, Speech

@@ -26,7 +26,7 @@ if __name__ == "__main__":  # `python inference/x.py` puts this file's folder fi
 import torch
 
 from inference.benchmark_gpu.tables import main as measure_gpu
-from inference.benchmark_result import Benchmark, Machine, StageTiming, report, write_json
+from inference.benchmark_result import Benchmark, StageTiming, report, write_json
 from inference.benchmark_stages import Stage, open_scene, stages_of
 from inference.jobs import CommandParser
 from inference.output_checks import check_output
@@ -40,8 +40,9 @@ from modules.commons.errors import (
     VideoReadError,
 )
 from modules.commons.log import configure_logging
+from modules.commons.machine import Machine
 from modules.commons.progress import ConsoleProgress, Progress
-from modules.commons.workspace import DEMO_DIR, IDENTITIES
+from modules.commons.workspace import DEMO_SPEECH, DEMO_VIDEO, IDENTITIES
 from modules.metrics.timing import PeakMemory, Spread, release_free_memory, timed_runs
 
 logger = logging.getLogger("benchmark")
@@ -65,8 +66,8 @@ class BenchmarkOptions:
         command: what to note as the command.
     """
 
-    src_video: Path = DEMO_DIR / "WolfgangLanger_Pexels.mp4"
-    drv_aud: Path = DEMO_DIR / "obama_speech.wav"
+    src_video: Path = DEMO_VIDEO
+    drv_aud: Path = DEMO_SPEECH
     head_ckpt: Path = IDENTITIES / "demo"
     frames: int = 100
     repeats: int = LEAST_REPEATS

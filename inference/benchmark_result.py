@@ -3,57 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
+from modules.commons.machine import Machine
 from modules.metrics.timing import Spread
 from tasks.evaluation.files import write_parts
 
 BENCHMARK_SCHEMA = "benchmark/1"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the figures were measured on.
-
-    Attributes:
-        cpu: model name. cores: that this process may use. torch_threads: of one operation.
-        gpu: name, None without one.
-        load: processes that wanted to run in the minute before, None where the system does not say.
-        system, python, torch, numpy: names and versions.
-    """
-
-    cpu: str
-    cores: int
-    torch_threads: int
-    gpu: str | None
-    load: float | None
-    system: str
-    python: str
-    torch: str
-    numpy: str
-
-    @classmethod
-    def here(cls) -> Machine:
-        """This one, now."""
-        return cls(
-            cpu=_cpu_model(),
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-            torch_threads=torch.get_num_threads(),
-            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-            system=f"{platform.system()} {platform.machine()}",
-            python=platform.python_version(),
-            torch=str(torch.__version__),
-            numpy=np.__version__,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +66,6 @@ class Benchmark:
     speech_s: float
     repeats: int
     timings: tuple[StageTiming, ...]
-
-
-def _cpu_model() -> str:
-    """The processor's name where the system says it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in names if name), platform.processor() or platform.machine())
 
 
 def report(found: Benchmark) -> str:

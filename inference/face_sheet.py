@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.face_choice import faces_in_words, frame_seconds, median_center
-from inference.face_sheet_picture import Sheet, SheetRow, Thumbnail, draw_sheet, thumbnail_plan, write_png
+from inference.face_sheet_picture import Sheet, SheetRow, Thumbnail, draw_sheet, thumbnail_plan
 from modules.commons.errors import NoFaceError, VideoReadError
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropRegion, sample_region
@@ -21,6 +21,7 @@ from modules.structures.faces import FaceTable
 from modules.structures.frames import Frame, RgbImage
 from modules.structures.tracks import FrameStatus
 from modules.video.colour import rgb_from_planes
+from modules.video.png import write_png
 from modules.video.reader import VideoReader
 
 logger = logging.getLogger(__name__)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.commons.errors import OutputError
 from modules.structures.boxes import BoundingBox
 from modules.structures.frames import RgbImage
 from modules.structures.tracks import FrameStatus
@@ -124,24 +121,6 @@ def draw_sheet(sheet: Sheet) -> RgbImage:
     for index, row in enumerate(sheet.rows):
         texts += _draw_row(canvas, sheet, row, top + index * step, size)
     return _with_texts(canvas, texts)
-
-
-def write_png(image: RgbImage, target: Path) -> None:
-    """Write a picture by way of a temporary name.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(encoded.tobytes())
-        temporary.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # its folder may not be one
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def _draw_header(canvas: RgbImage, sheet: Sheet) -> list[_Text]:

@@ -25,7 +25,6 @@ import numpy as np
 
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
-from inference.face_sheet_picture import write_png
 from inference.fit_measures import FitErrors, FittedFace, measure_fit, summarise_fit
 from inference.fit_pages import FitPages
 from inference.fit_plot import FitCurves, plot_fit
@@ -47,6 +46,7 @@ from modules.commons.workspace import VideoWorkspace
 from modules.structures.frame_index import FrameIndex
 from modules.video.frame_range import FrameRange
 from modules.video.pipeline import decoding, encoding
+from modules.video.png import write_png
 from modules.video.reader import VideoReader
 from modules.video.rgb_video import rgb_video_info
 from modules.video.sound import AudioTrack

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
@@ -46,6 +43,7 @@ from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig  # noqa: E4
 from modules.commons.device import pick_device  # noqa: E402
 from modules.commons.errors import ConfigError, GeneFaceError, OutputError, VideoReadError  # noqa: E402
 from modules.commons.log import configure_logging  # noqa: E402
+from modules.commons.machine import Machine  # noqa: E402
 from modules.commons.progress import ConsoleProgress, Progress  # noqa: E402
 from modules.commons.workspace import DEMO_DIR, FACE_MODEL_FILE  # noqa: E402
 from modules.face_model.model import FaceModel  # noqa: E402
@@ -206,25 +204,15 @@ def _speed(options: EvaluateFitOptions, fitter: Fitter, progress: Progress) -> T
 
 def _facts(fitter: Fitter) -> dict[str, str]:
     """What the figures were measured with and on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    machine = Machine.here()
+    load = "unknown" if machine.load is None else f"{machine.load:.1f}"
     return {
         "face model": fitter.face_model.version,
-        "machine": f"{_cpu_model()}, {cores} cores, {gpu}; {platform.system()} {platform.machine()}",
-        "threads": f"{torch.get_num_threads()} of torch; load of the machine at the end {load}",
-        "versions": f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
+        "machine": f"{machine.cpu}, {machine.cores} cores, {machine.gpu or 'no GPU'}; {machine.system}",
+        "threads": f"{machine.torch_threads} of torch; load of the machine at the end {load}",
+        "versions": f"Python {machine.python}, torch {machine.torch}, numpy {machine.numpy}",
         "fit": f"{fitter.config}",
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next((name for name in names if name), platform.processor() or platform.machine())
 
 
 def write_report(report: FitReport, out: Path) -> None:

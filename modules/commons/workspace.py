@@ -18,6 +18,8 @@ MEDIAPIPE_DIR = CHECKPOINTS / "mediapipe"
 CENTERFACE_FILE = CHECKPOINTS / "centerface" / "centerface.onnx"
 WHISPER_FILE = CHECKPOINTS / "whisper_tiny_en" / "encoder.safetensors"
 DEMO_DIR = CHECKPOINTS / "demo"
+DEMO_VIDEO = DEMO_DIR / "WolfgangLanger_Pexels.mp4"
+DEMO_SPEECH = DEMO_DIR / "obama_speech.wav"
 IDENTITIES = CHECKPOINTS / "identities"
 MANIFEST_FILE = CHECKPOINTS / "manifest.json"
 

@@ -27,6 +27,8 @@ WITHIN_LIPS = (
 )
 """Points on the lips between the two contours."""
 MOUTH = INNER_LIP + OUTER_LIP + WITHIN_LIPS
+MOUTH_GROWN = 1.3
+"""By how much the box that pictures of a mouth are scored in is larger than the mouth."""
 IMAGE_LEFT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
 IMAGE_RIGHT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
 EYES = IMAGE_LEFT_EYE + IMAGE_RIGHT_EYE
@@ -209,3 +211,11 @@ def face_height_px(points: NDArray) -> NDArray:
     """Distance from the top of the forehead to the chin, px: points ``[..., 478, 2]`` to ``[...]``."""
     top, chin = FOREHEAD_CHIN
     return np.linalg.norm(points[..., top, :] - points[..., chin, :], axis=-1)
+
+
+def mouth_bounds(points: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Low and high corner (x, y) of the whole pixels around the mouth of ``[478, 2]`` px, grown by ``MOUTH_GROWN``."""
+    mouth = points[list(MOUTH)]
+    low, high = mouth.min(axis=0), mouth.max(axis=0)
+    center, half = np.asarray((low + high) / 2, np.float64), (high - low) / 2 * MOUTH_GROWN
+    return np.floor(center - half).astype(np.int64), np.ceil(center + half).astype(np.int64)

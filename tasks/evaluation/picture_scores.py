@@ -25,13 +25,11 @@ from modules.metrics.seams import (
 from modules.metrics.steadiness import FlickerMeter
 from modules.structures.crops import transform_points
 from modules.structures.evaluation import EDITED, Trial, TrialRow
-from modules.structures.landmarks import MOUTH
+from modules.structures.landmarks import mouth_bounds
 from modules.video.colour import luma_8bit
 from tasks.evaluation.metrics import SCOPES
 from tasks.evaluation.motion_scores import Columns, mean_of_source
 from tasks.evaluation.reading import CROP_SIZE, Shown, crop_512, shown_frames
-
-MOUTH_BOX_GROWN = 1.3
 
 _RELATIVE = ("sharpness", "noise")
 
@@ -152,13 +150,9 @@ def _measure_likeness(
 
 
 def mouth_mask(points: NDArray[np.floating], size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Box around the mouth of landmarks ``[478, 2]``, grown by 1.3: bool ``[H, W]``; empty outside the picture."""
-    mouth = points[list(MOUTH)]
-    low, high = mouth.min(axis=0), mouth.max(axis=0)
-    center, half = (low + high) / 2, (high - low) / 2 * MOUTH_BOX_GROWN
+    """Box around the mouth of landmarks ``[478, 2]``: bool ``[H, W]``; empty outside the picture."""
+    (x0, y0), (x1, y1) = (np.maximum(corner, 0) for corner in mouth_bounds(points))
     mask = np.zeros(size_hw[:2], dtype=bool)
-    x0, y0 = np.maximum(np.floor(center - half), 0).astype(int)
-    x1, y1 = np.maximum(np.ceil(center + half), 0).astype(int)
     mask[y0:y1, x0:x1] = True
     return mask
 

@@ -15,9 +15,10 @@ import torch
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference import benchmark, benchmark_stages
 from inference.benchmark import BenchmarkOptions, main, measure, parse_arguments, run_benchmark
-from inference.benchmark_result import BENCHMARK_SCHEMA, Benchmark, Machine, StageTiming, report, table, write_json
+from inference.benchmark_result import BENCHMARK_SCHEMA, Benchmark, StageTiming, report, table, write_json
 from inference.benchmark_stages import STAGE_NAMES, Stage
 from modules.commons.errors import OutputError, VideoReadError
+from modules.commons.machine import Machine
 from modules.commons.progress import silent
 from modules.commons.workspace import IDENTITIES
 from modules.metrics.timing import Spread

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modules.structures import landmarks as lm
-from modules.structures.landmarks import LandmarkResult, Landmarks2D
+from modules.structures.landmarks import MOUTH, N_MEDIAPIPE, LandmarkResult, Landmarks2D, mouth_bounds
 
 
 def make_landmarks(count=3):
@@ -93,3 +93,13 @@ def test_a_result_moves_with_its_window():
     moved = result.shifted(3, -2)
     np.testing.assert_allclose(moved.points - result.points, np.tile([3, -2], (478, 1)), atol=1e-5)
     assert moved.points.dtype == np.float32
+
+
+def test_the_mouths_box_is_whole_pixels_around_its_grown_points():
+    points = np.zeros((N_MEDIAPIPE, 2), np.float32)
+    points[list(MOUTH)] = (30.0, 50.0)
+    points[MOUTH[0]], points[MOUTH[1]] = (20.0, 45.0), (40.5, 56.0)
+    low, high = mouth_bounds(points)
+    assert low.tolist() == [16, 43] and high.tolist() == [44, 58]  # 30.25 ± 13.325, 50.5 ± 7.15
+    away = mouth_bounds(points - np.float32(64))
+    assert [corner.tolist() for corner in away] == [[16 - 64, 43 - 64], [44 - 64, 58 - 64]]
