@@ -13,43 +13,38 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # `python tasks/radnerfs/evaluate.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-from numpy.typing import NDArray
 
-from modules.commons.device import pick_device
-from modules.commons.errors import CheckpointError, GeneFaceError
+from modules.commons.errors import GeneFaceError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
-from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
-from modules.face_model.correction import same_correction
-from modules.face_model.model import FaceModel
-from modules.metrics.picture import psnr
+from modules.commons.workspace import IDENTITIES
 from modules.radnerfs.person import PersonField
+from modules.video.png import write_png
 from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
-from tasks.radnerfs.radnerf import load_dataset, load_person, work_dir
-from tasks.radnerfs.retrieval import RetrievalBaseline
-from tasks.radnerfs.validation import (
-    HeldOutFrame,
-    blended,
-    box_mask,
-    composited,
-    difference,
-    render_stored_frame,
-    sharpness,
-    strip,
-    wide_box,
-    write_png,
-    write_validation_images,
+from tasks.radnerfs.held_out_table import (
+    MATCHED,
+    RENDERED,
+    RETRIEVAL,
+    STILL,
+    HeldOutTable,
+    held_out_table,
+    open_checkpoint,
 )
+from tasks.radnerfs.radnerf import work_dir
+from tasks.radnerfs.validation import write_validation_images
 
 log = logging.getLogger(__name__)
+
+SCORED = (RENDERED, RETRIEVAL, MATCHED, STILL)
+"""Rows of the table that are written, in the order of ``Scores``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,75 +83,21 @@ def evaluate(
     Raises:
         CheckpointError: the clip has no held-out frame.
     """
-    indices = [int(i) for i in dataset.val_indices]
-    baseline = RetrievalBaseline(dataset.source, dataset.train_indices)
-    shown = set(np.linspace(0, len(indices) - 1, min(pictures, len(indices))).round().astype(int).tolist())
-    rows: list[NDArray[np.float64]] = []
-    for number, index in enumerate(indices):
-        frame = render_stored_frame(dataset, person, index)
-        if frame is not None:
-            bounds = frame.frame.hits.bounds
-            nearest = baseline.render(index, bounds)
-            warped = _over_source(frame, nearest)
-            matched = composited(nearest.astype(np.float32) / np.float32(255), frame.frame.rgb, frame.alpha)
-            still = _over_source(frame, baseline.render_mean(index, bounds))
-            rows.append(_score(frame, warped, matched, still))
-            if number in shown:
-                name = f"{int(dataset.source.rows[index]):06d}.png"
-                write_png(folder / name, picture(frame, warped))
-        progress("evaluate", number + 1, len(indices))
-    if not rows:
-        raise CheckpointError(f"{dataset.source.video_id} has no held-out frame; prepare a longer clip")
-    table = np.stack(rows)
-    scores = Scores(len(rows), *np.nanmean(table[:, :8], axis=0).tolist(), *np.nanmedian(table[:, 8:], axis=0).tolist())
+    rows = dataset.source.rows[dataset.val_indices]
+    shown = rows[np.linspace(0, len(rows) - 1, min(pictures, len(rows))).round().astype(int)].tolist()
+    table = held_out_table(dataset, person, progress, methods=SCORED, pictures=shown)
+    for row, picture in table.pictures.items():
+        write_png(picture, folder / f"{row:06d}.png")
+    scores = _scores(table)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(asdict(scores), indent=1))
     return scores
 
 
-def picture(frame: HeldOutFrame, warped: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Source | rendered | difference | retrieval, around the mouth."""
-    source = frame.frame.rgb
-    return strip([source, frame.rendered, difference(frame.rendered, source), warped], wide_box(frame))
-
-
-def _over_source(frame: HeldOutFrame, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A baseline's picture, blended into the source as the rendering is."""
-    return blended(window, frame.frame.rgb, frame.alpha)
-
-
-def _score(
-    frame: HeldOutFrame, warped: NDArray[np.uint8], matched: NDArray[np.uint8], still: NDArray[np.uint8]
-) -> NDArray[np.float64]:
-    """Eight PSNRs and two sharpness ratios of one frame, in the order of ``Scores``."""
-    source, box = frame.frame.rgb, box_mask(frame.mouth_box, frame.edited)
-    images = (frame.rendered, warped, matched, still)
-    values = [psnr(image, source, mask) for image in images for mask in (frame.edited, box)]
-    own = max(sharpness(source, box), 1e-6)
-    return np.array([*values, sharpness(frame.rendered, box) / own, sharpness(warped, box) / own])
-
-
-def open_checkpoint(
-    directory: Path, config: RADNeRFTaskConfig | None, progress: Progress
-) -> tuple[RADNeRFDataset, PersonField, RADNeRFTaskConfig]:
-    """The person and the clip it was trained on; ``config`` may say where that clip lies.
-
-    Raises:
-        CheckpointError: either is missing, corrupt or belongs to another face model or correction of it.
-    """
-    asked = config.device if config else "auto"
-    person, saved, version = load_person(directory, pick_device(asked))
-    used = config or saved
-    face_model = FaceModel.load(FACE_MODEL_FILE)
-    if version != face_model.version:
-        raise CheckpointError(f"{directory} belongs to face model {version!r}, installed is {face_model.version!r}")
-    dataset = load_dataset(replace(used, radnerf=saved.radnerf), face_model, progress)
-    if not same_correction(person.correction, dataset.face_model.correction):
-        raise CheckpointError(
-            f"{directory} was trained with another correction of the expression units than {dataset.source.video_id} "
-            "is now prepared with; prepare it with fit.correct_expression as then, or train the person again"
-        )
-    return dataset, person, used
+def _scores(table: HeldOutTable) -> Scores:
+    """The figures of ``table`` by their names in scores.json."""
+    decibels = [value for name in SCORED for value in (table.rows[name].psnr_edited, table.rows[name].psnr_mouth)]
+    return Scores(table.frames, *decibels, *(table.rows[name].sharpness for name in (RENDERED, RETRIEVAL)))
 
 
 def evaluate_checkpoint(directory: Path, config: RADNeRFTaskConfig | None, progress: Progress) -> Scores:

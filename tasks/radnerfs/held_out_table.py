@@ -2,8 +2,8 @@
 
     python tasks/radnerfs/held_out_table.py --exp_name demo
 
-Reads: checkpoints/identities/<exp_name>, the prepared clip. Needs neither the video nor a video library. The frames are
-those of ``tasks/radnerfs/evaluate.py``: never trained on, driven by their own landmarks.
+Reads: checkpoints/identities/<exp_name>, the prepared clip. Needs neither the video nor a video library. The frames
+were never trained on and are driven by their own landmarks. ``tasks/radnerfs/evaluate.py`` writes the figures down.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import argparse
 import copy
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 if __name__ == "__main__":  # `python tasks/radnerfs/held_out_table.py` puts this file's folder first, not the root
@@ -23,15 +23,18 @@ if __name__ == "__main__":  # `python tasks/radnerfs/held_out_table.py` puts thi
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.commons.device import pick_device
 from modules.commons.errors import CheckpointError, GeneFaceError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
-from modules.commons.workspace import IDENTITIES
+from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
+from modules.face_model.correction import same_correction
+from modules.face_model.model import FaceModel
 from modules.metrics.picture import psnr, ssim_map
 from modules.radnerfs.person import PersonField
-from tasks.configs import load_any, parse_hparams
+from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
-from tasks.radnerfs.evaluate import open_checkpoint
+from tasks.radnerfs.radnerf import load_dataset, load_person
 from tasks.radnerfs.retrieval import RetrievalBaseline
 from tasks.radnerfs.validation import (
     HeldOutFrame,
@@ -70,12 +73,19 @@ class Likeness:
     sharpness: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HeldOutTable:
-    """The methods' likeness, in the order of ``METHODS``, over ``frames`` held-out frames."""
+    """The methods' likeness over held-out frames.
+
+    Attributes:
+        frames: how many were scored.
+        rows: by method, in the order asked for.
+        pictures: by clip row, RGB strips source | rendered | difference | retrieval around the mouth at 300 %.
+    """
 
     frames: int
     rows: dict[str, Likeness]
+    pictures: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = ["| shown | PSNR edited | mouth | crop | SSIM | sharpness |", "|---|---|---|---|---|---|"]
@@ -96,9 +106,9 @@ class _People:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scored:
-    """A frame's likeness per method, and its strip source | rendered | difference | retrieval where asked for."""
+    """The likeness per method of the frame of a clip row, and its strip where asked for."""
 
-    index: int
+    row: int
     likeness: dict[str, Likeness]
     picture: NDArray[np.uint8] | None
 
@@ -110,7 +120,7 @@ def held_out_table(
     *,
     methods: Sequence[str] = METHODS,
     workers: int = 1,
-    pictures: dict[int, NDArray[np.uint8]] | None = None,
+    pictures: Collection[int] = (),
 ) -> HeldOutTable:
     """Score the held-out frames.
 
@@ -120,25 +130,24 @@ def held_out_table(
         progress: told about the frames.
         methods: which rows, of ``METHODS``.
         workers: frames in flight at once; casting and warping run on the CPU.
-        pictures: RGB strips around the mouth at 300 % are put here, by clip row, for the frames that are keys of it.
+        pictures: clip rows whose strips are wanted; without ``RETRIEVAL`` among the methods they lack its panel.
 
     Raises:
         CheckpointError: no held-out frame shows the region.
     """
     indices = [int(i) for i in dataset.val_indices]
     people = _People(person, _without_sharpening(person), RetrievalBaseline(dataset.source, dataset.train_indices))
-    wanted = set() if pictures is None else set(pictures)
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        rows = [int(dataset.source.rows[i]) for i in indices]
-        found = pool.map(lambda i, row: _score_frame(dataset, people, i, methods, row in wanted), indices, rows)
-        scored = list(_counted(found, len(indices), progress))
+        found = pool.map(lambda i: _score_frame(dataset, people, i, methods, pictures), indices)
+        try:
+            scored = list(_counted(found, len(indices), progress))
+        finally:
+            pool.shutdown(cancel_futures=True)  # stopped half-way, it does not score the rest first
     seen = [frame for frame in scored if frame is not None]
     if not seen:
         raise CheckpointError(f"{dataset.source.video_id} has no held-out frame; prepare a longer clip")
-    for frame in seen:
-        if pictures is not None and frame.picture is not None:
-            pictures[int(dataset.source.rows[frame.index])] = frame.picture
-    return HeldOutTable(len(seen), {name: _mean([frame.likeness[name] for frame in seen]) for name in methods})
+    rows = {name: _mean([frame.likeness[name] for frame in seen]) for name in methods}
+    return HeldOutTable(len(seen), rows, {frame.row: frame.picture for frame in seen if frame.picture is not None})
 
 
 def _counted(items: Iterable[_Scored | None], total: int, progress: Progress) -> Iterable[_Scored | None]:
@@ -154,20 +163,23 @@ def _without_sharpening(person: PersonField) -> PersonField:
 
 
 def _score_frame(
-    dataset: RADNeRFDataset, people: _People, index: int, methods: Sequence[str], with_picture: bool
+    dataset: RADNeRFDataset, people: _People, index: int, methods: Sequence[str], pictures: Collection[int]
 ) -> _Scored | None:
     """One frame by every method; None when the region is not to be seen in it."""
     frame = render_stored_frame(dataset, people.own, index)
     if frame is None:
         return None
+    row = int(dataset.source.rows[index])
     shown = _shown(dataset, people, frame, methods)
     likeness = {name: _likeness(frame, image, dataset.source.crop_size) for name, image in shown.items()}
-    picture = None
-    if with_picture:
-        source = frame.frame.rgb
-        panels = [source, frame.rendered, difference(frame.rendered, source), shown.get(MATCHED, source)]
-        picture = strip(panels, wide_box(frame))
-    return _Scored(index, likeness, picture)
+    return _Scored(row, likeness, _strip(frame, shown.get(RETRIEVAL)) if row in pictures else None)
+
+
+def _strip(frame: HeldOutFrame, retrieved: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Source | rendered | difference | retrieval, around the mouth."""
+    source = frame.frame.rgb
+    panels = [source, frame.rendered, difference(frame.rendered, source)]
+    return strip(panels if retrieved is None else [*panels, retrieved], wide_box(frame))
 
 
 def _shown(
@@ -203,6 +215,29 @@ def _mean(frames: Sequence[Likeness]) -> Likeness:
     table = np.array([astuple(frame) for frame in frames])
     edited, mouth, crop, ssim = np.nanmean(table[:, :4], axis=0).tolist()
     return Likeness(edited, mouth, crop, ssim, float(np.nanmedian(table[:, 4])))
+
+
+def open_checkpoint(
+    directory: Path, config: RADNeRFTaskConfig | None, progress: Progress
+) -> tuple[RADNeRFDataset, PersonField, RADNeRFTaskConfig]:
+    """The person and the clip it was trained on; ``config`` may say where that clip lies.
+
+    Raises:
+        CheckpointError: either is missing, corrupt or belongs to another face model or correction of it.
+    """
+    asked = config.device if config else "auto"
+    person, saved, version = load_person(directory, pick_device(asked))
+    used = config or saved
+    face_model = FaceModel.load(FACE_MODEL_FILE)
+    if version != face_model.version:
+        raise CheckpointError(f"{directory} belongs to face model {version!r}, installed is {face_model.version!r}")
+    dataset = load_dataset(replace(used, radnerf=saved.radnerf), face_model, progress)
+    if not same_correction(person.correction, dataset.face_model.correction):
+        raise CheckpointError(
+            f"{directory} was trained with another correction of the expression units than {dataset.source.video_id} "
+            "is now prepared with; prepare it with fit.correct_expression as then, or train the person again"
+        )
+    return dataset, person, used
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,8 +33,8 @@ from tasks.hooks import CallHook, ProgressHook, ScalarHook
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
 from tasks.radnerfs.engine import TrainingEngine
 from tasks.radnerfs.frame_errors import JUDGED_AT, judge_frames
-from tasks.radnerfs.held_out import HeldOutHook, Plateau, held_out_rays
 from tasks.radnerfs.occupancy_training import train_occupancy
+from tasks.radnerfs.plateau import HeldOutHook, Plateau, held_out_rays
 from tasks.radnerfs.ray_table import Shares, draw_labelled
 from tasks.radnerfs.validation import natural_sharpening, write_validation_images
 from tasks.trainer import Hook, Trainer

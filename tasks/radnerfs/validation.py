@@ -14,8 +14,9 @@ from modules.metrics.picture import sharpness as sharpness_of_luma
 from modules.radnerfs.antialias import render_window, sharpened, smooth_window
 from modules.radnerfs.person import PersonField
 from modules.radnerfs.surface import edge_radius_px, region_weight, soft_alpha, surface_hits
-from modules.structures.landmarks import MOUTH
+from modules.structures.landmarks import mouth_bounds
 from modules.video.colour_match import RingConfig, apply_field, estimate_field
+from modules.video.png import write_png
 from tasks.radnerfs.dataset_utils import FrameRays, RADNeRFDataset, window_of
 
 Box = tuple[int, int, int, int]
@@ -117,14 +118,11 @@ def blended(image: NDArray, source: NDArray[np.uint8], alpha: NDArray[np.float32
     return np.round(image * alpha + source * (1 - alpha)).clip(0, 255).astype(np.uint8)
 
 
-def mouth_box(dataset: RADNeRFDataset, index: int, frame: FrameRays, grow: float = 1.3) -> Box | None:
-    """Box around the detected mouth, grown, in the window's pixels; None when it lies outside."""
+def mouth_box(dataset: RADNeRFDataset, index: int, frame: FrameRays) -> Box | None:
+    """Box around the detected mouth in the window's pixels; None when it lies outside."""
     x0, y0, x1, y1 = frame.hits.bounds
-    points = dataset.source.landmarks_px[index][list(MOUTH)]
-    center = (points.min(axis=0) + points.max(axis=0)) / 2 - np.array([x0, y0])
-    half = (points.max(axis=0) - points.min(axis=0)) / 2 * grow
-    low = np.maximum(np.floor(center - half), 0).astype(int)
-    high = np.minimum(np.ceil(center + half), [x1 - x0, y1 - y0]).astype(int)
+    low, high = mouth_bounds(dataset.source.landmarks_px[index])
+    low, high = np.maximum(low - [x0, y0], 0), np.minimum(high, [x1, y1]) - [x0, y0]
     return (int(low[0]), int(low[1]), int(high[0]), int(high[1])) if (high - low >= 8).all() else None
 
 
@@ -163,12 +161,6 @@ def difference(image: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[n
     return np.clip(128 + 4 * (image.astype(np.int16) - target), 0, 255).astype(np.uint8)
 
 
-def write_png(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-
-
 def write_validation_images(dataset: RADNeRFDataset, person: PersonField, folder: Path, count: int) -> None:
     """Strips source | rendered | difference around the mouth for ``count`` held-out frames (else training frames)."""
     candidates = dataset.val_indices if len(dataset.val_indices) else dataset.train_indices
@@ -177,7 +169,7 @@ def write_validation_images(dataset: RADNeRFDataset, person: PersonField, folder
         if shown is None:
             continue
         panels = [shown.frame.rgb, shown.rendered, difference(shown.rendered, shown.frame.rgb)]
-        write_png(folder / f"{int(dataset.source.rows[index]):06d}.png", strip(panels, wide_box(shown)))
+        write_png(strip(panels, wide_box(shown)), folder / f"{int(dataset.source.rows[index]):06d}.png")
 
 
 def wide_box(shown: HeldOutFrame, grow: float = 1.6) -> Box:

@@ -21,7 +21,7 @@ from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
 from tasks.configs import OptimConfig, PlateauConfig
 from tasks.distributed import joined
-from tasks.radnerfs.held_out import held_out_rays
+from tasks.radnerfs.plateau import held_out_rays
 from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, train
 from tests.support.tiny_heads import tiny_config
 

@@ -11,8 +11,8 @@ from inference.benchmark import main
 from inference.benchmark_gpu import tables
 from inference.benchmark_gpu.row import GpuRow
 from inference.benchmark_gpu.tables import GPU_SCHEMA, PARTS, as_json, parse_arguments, report
-from inference.benchmark_result import Machine
 from modules.commons.errors import GeneFaceError, VideoReadError
+from modules.commons.machine import Machine
 from modules.commons.progress import silent
 
 ROWS = [

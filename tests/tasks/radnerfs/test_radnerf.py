@@ -18,7 +18,8 @@ from modules.radnerfs.condition import ConditionStatistics, condition_from_expre
 from modules.radnerfs.surface import project_mesh
 from tasks.configs import OptimConfig
 from tasks.radnerfs import radnerf, validation
-from tasks.radnerfs.evaluate import evaluate, open_checkpoint
+from tasks.radnerfs.evaluate import evaluate
+from tasks.radnerfs.held_out_table import open_checkpoint
 from tasks.radnerfs.radnerf import RADNeRFTask, load_dataset, load_person, train
 from tasks.radnerfs.ray_table import Shares, draw_batch
 from tasks.radnerfs.validation import SHARPEN_SHARES, natural_sharpening

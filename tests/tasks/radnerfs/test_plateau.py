@@ -12,7 +12,7 @@ import torch
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.progress import silent
 from tasks.configs import PlateauConfig
-from tasks.radnerfs.held_out import Plateau, held_out_rays
+from tasks.radnerfs.plateau import Plateau, held_out_rays
 from tasks.radnerfs.radnerf import load_dataset, train
 from tests.support.synthetic_clip import prepare_synthetic_clip
 from tests.support.tiny_heads import tiny_config
