@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 
 from inference.benchmark_gpu.row import GpuRow
-from inference.benchmark_result import Machine
 from inference.jobs import CommandParser
 from inference.output_checks import check_output
 from modules.commons.device import pick_device
 from modules.commons.errors import GeneFaceError
+from modules.commons.machine import Machine
 from modules.commons.progress import ConsoleProgress, Progress
 from tasks.evaluation.files import write_parts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -12,9 +11,10 @@ import numpy as np
 import torch
 
 from inference.benchmark_gpu.row import GpuRow
-from modules.commons.errors import CheckpointError
+from inference.prepared import open_source, prepare_training
+from modules.commons.errors import CheckpointError, VideoReadError
 from modules.commons.progress import Progress
-from modules.commons.workspace import EGS, FACE_MODEL_FILE, VideoWorkspace
+from modules.commons.workspace import DEMO_VIDEO, EGS, FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
 from modules.radnerfs.backends import get_backend
 from modules.radnerfs.config import RADNeRFConfig, RenderConfig
@@ -25,11 +25,9 @@ from tasks.configs import PlateauConfig, RADNeRFTaskConfig, load_any
 from tasks.distributed import Ranks
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
 from tasks.radnerfs.engine import TrainingEngine
-from tasks.radnerfs.held_out import HeldOutRays, held_out_rays
+from tasks.radnerfs.plateau import HeldOutRays, held_out_rays
 from tasks.radnerfs.radnerf import RADNeRFTask
 from tasks.radnerfs.ray_table import RayGroup, RayTable
-
-logger = logging.getLogger(__name__)
 
 TABLE = "training"
 PRESET = EGS / "egs_bases" / "radnerf" / "fast.yaml"
@@ -48,23 +46,29 @@ def rows(device: torch.device, progress: Progress, dataset_file: Path | None = N
     Args:
         device: CUDA.
         progress: told about the parts.
-        dataset_file: a prepared clip's ``trainval_dataset.npz``; None takes the demo's where it is prepared, and else
-            leaves the curve out.
+        dataset_file: a prepared clip's ``trainval_dataset.npz``; None takes the demo, prepared at first use.
 
     Raises:
-        CheckpointError: the file given does not exist or is no prepared clip.
+        GeneFaceError: the file given does not exist or is no prepared clip; the demo is not there.
     """
     result = []
     for done, n_samples in enumerate((1, 2)):
         result.append(speed_row(device, n_samples))
         progress("training speed", done + 1, 2)
-    if dataset_file is None:
-        demo = VideoWorkspace("demo").dataset
-        if not demo.exists():
-            logger.warning("no prepared clip is given and the demo is not prepared: the training curve is left out")
-            return result
-        dataset_file = demo
-    return result + curve_rows(dataset_file, device, progress)
+    return result + curve_rows(dataset_file or prepared_demo(progress), device, progress)
+
+
+def prepared_demo(progress: Progress) -> Path:
+    """The demo's training frames; its video is prepared when it is not yet.
+
+    Raises:
+        GeneFaceError: the video is not there or cannot be used.
+    """
+    if not DEMO_VIDEO.is_file():
+        raise VideoReadError(f"{DEMO_VIDEO}: there is no such video; fetch the demo with scripts/setup.sh")
+    source = open_source(DEMO_VIDEO, progress)
+    prepare_training(source, progress)
+    return source.workspace.dataset
 
 
 def speed_row(device: torch.device, n_samples: int) -> GpuRow:
