@@ -16,6 +16,7 @@ CODE_FOLDERS = ("modules", "data_gen", "tasks", "inference")
 TOP_LEVEL = {
     *CODE_FOLDERS, "egs", "checkpoints", "scripts", "tests", "README.md", "LICENSE", "pyproject.toml",
     "requirements.txt", "requirements-dev.txt", "requirements-mediapipe.txt",
+    "requirements-speech.txt",
 }  # fmt: skip
 MAX_TREE_BYTES = 20 * 2**20
 MAX_README_LINES = 150

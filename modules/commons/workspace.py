@@ -17,10 +17,12 @@ AUDIO2MOTION_DIR = CHECKPOINTS / "audio2motion"
 MEDIAPIPE_DIR = CHECKPOINTS / "mediapipe"
 CENTERFACE_FILE = CHECKPOINTS / "centerface" / "centerface.onnx"
 WHISPER_FILE = CHECKPOINTS / "whisper_tiny_en" / "encoder.safetensors"
+SPEECH_DETECTOR_FILE = CHECKPOINTS / "speech_detector" / "speech_detector.safetensors"
 DEMO_DIR = CHECKPOINTS / "demo"
 DEMO_VIDEO = DEMO_DIR / "WolfgangLanger_Pexels.mp4"
 DEMO_SPEECH = DEMO_DIR / "obama_speech.wav"
 IDENTITIES = CHECKPOINTS / "identities"
+POSTNETS = CHECKPOINTS / "postnets"
 MANIFEST_FILE = CHECKPOINTS / "manifest.json"
 
 

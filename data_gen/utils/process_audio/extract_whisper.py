@@ -1,15 +1,15 @@
-"""Speech features: Whisper tiny.en's encoder, blocks 2 to 4, at 50 rows a second.
+"""Speech features: the last three blocks of a Whisper encoder, at 50 rows a second.
 
 Reads: encoder.safetensors (written by convert_whisper). Writes: nothing.
 
-Long sound goes through 30 s windows on a fixed grid from time 0. Windows overlap, and of each only rows with context
-on both sides are kept, so memory does not grow with the length beyond the features themselves. Whisper was trained on
-windows padded with zeros to 30 s and its attention sees that padding: it is kept.
+Long sound goes through 30 s windows on a fixed grid from time 0 (``window_grid``). Whisper was trained on windows
+padded with zeros to 30 s and its attention sees that padding: it is kept. The streaming form hears a shorter past and
+at most 0.4 s ahead of each row, and encodes anew at every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,52 +21,83 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from data_gen.utils.process_audio.convert_whisper import SCHEMA
+from data_gen.utils.process_audio.mel_scale import mel_filters
 from data_gen.utils.process_audio.resample_audio_to_16k import SAMPLE_RATE_HZ
-from modules.commons.errors import ModelFileError
+from data_gen.utils.process_audio.sample_store import pieces_of
+from data_gen.utils.process_audio.window_grid import SampleBuffer, Window, WindowGrid, windows_of_stream
+from modules.commons.errors import ModelFileError, first_line
 from modules.structures.audio import AudioClip, AudioFeatures
 
 EXTRACTOR = "whisper-tiny.en/blocks-2-3-4"
+"""Features of the embedded default, by which checkpoints know them."""
 RATE_HZ = 50
-WIDTH = 384
-N_HEADS = 6
-N_BLOCKS = 4
-N_MELS = 80
 N_FFT = 400
 HOP = 160
-KEPT_BLOCKS = (1, 2, 3)
+HEAD_WIDTH = 64
+N_KEPT = 3
 
 WINDOW_ROWS = 1500
 EDGE_ROWS = 150
 """Rows at an inner window edge that are left to the neighbour: 3 s of context."""
-STRIDE_ROWS = WINDOW_ROWS - 2 * EDGE_ROWS
 SAMPLES_PER_ROW = SAMPLE_RATE_HZ // RATE_HZ
-_WINDOW_SAMPLES = 2 * WINDOW_ROWS * HOP + N_FFT - HOP
 # Whisper centres row i on i/50 s. Reading half a row later puts it on (i + 0.5)/50 s, as AudioFeatures promises;
 # a transform of 400 samples centred there starts 40 samples before the row's second half.
 _FIRST_SAMPLE = SAMPLES_PER_ROW // 2 - N_FFT // 2
+_OVERREAD = N_FFT // 2
 
 
-def mel_filters() -> NDArray[np.float32]:
-    """``[80, 201]`` triangular filters, Slaney's mel scale and area normalisation, 0 to 8 kHz."""
-    edges_hz = _hz_from_mel(np.linspace(0.0, _mel_from_hz(SAMPLE_RATE_HZ / 2), N_MELS + 2))
-    bins_hz = np.linspace(0.0, SAMPLE_RATE_HZ / 2, N_FFT // 2 + 1)
-    low, centre, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
-    rising, falling = (bins_hz - low) / (centre - low), (high - bins_hz) / (high - centre)
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return (triangles * (2.0 / (high - low))).astype(np.float32)
+@dataclass(frozen=True, slots=True)
+class EncoderSize:
+    """Sizes of a Whisper encoder; the defaults are tiny's."""
+
+    width: int = 384
+    n_blocks: int = 4
+    n_mels: int = 80
+
+    @property
+    def n_heads(self) -> int:
+        return self.width // HEAD_WIDTH
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Blocks whose output is a feature: the last three."""
+        return tuple(range(max(self.n_blocks - N_KEPT, 0), self.n_blocks))
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> EncoderSize:
+        """Sizes that the tensors of a file speak of.
+
+        Raises:
+            KeyError: they are not those of an encoder.
+        """
+        width, n_mels = tensors["conv1.weight"].shape[:2]
+        return cls(width, 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")), n_mels)
 
 
-def _mel_from_hz(hz: float) -> float:
-    """Slaney's scale above its linear part (which ends at 1 kHz = 15 mel)."""
-    return 15.0 + 27.0 * np.log(hz / 1000.0) / np.log(6.4)
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How much of the sound a row may depend on.
+
+    Attributes:
+        grid: windows, in rows.
+        encoded_rows: length of what the network is given; a window is padded with silence to it.
+        eager: each window is encoded as soon as it can be, hearing nothing that comes later.
+        suffix: what tells these features from those of the whole recording, in the extractor's name.
+    """
+
+    grid: WindowGrid
+    encoded_rows: int = WINDOW_ROWS
+    eager: bool = False
+    suffix: str = ""
 
 
-def _hz_from_mel(mel: NDArray) -> NDArray:
-    return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0))
+OFFLINE = Reach(WindowGrid(WINDOW_ROWS, WINDOW_ROWS - 2 * EDGE_ROWS, EDGE_ROWS))
+STREAMING = Reach(WindowGrid(200, 10, 10), encoded_rows=250, eager=True, suffix="/streaming")
+"""Each 0.2 s anew, 4 s heard, of which 0.2 s after the step: a row sees 0.2 to 0.4 s ahead."""
 
 
 def log_mel(samples: Tensor, filters: Tensor) -> Tensor:
-    """Whisper's log-mel picture of samples ``[N]``: ``[80, (N - 400) // 160 + 1]``, about -1..1.
+    """Whisper's log-mel picture of samples ``[N]``: ``[mels, (N - 400) // 160 + 1]``, about -1..1.
 
     Column j covers samples ``160·j .. 160·j + 400``; values more than 8 decades below the loudest are clamped.
     """
@@ -77,67 +108,52 @@ def log_mel(samples: Tensor, filters: Tensor) -> Tensor:
 
 
 class _Block(nn.Module):
-    """Pre-norm transformer block: self-attention of 6 heads, then a feed-forward of four times the width."""
+    """Pre-norm transformer block: self-attention in heads of 64, then a feed-forward of four times the width."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: EncoderSize) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(WIDTH)
-        self.query_key_value = nn.Linear(WIDTH, 3 * WIDTH)
-        self.attention_out = nn.Linear(WIDTH, WIDTH)
-        self.feed_forward_norm = nn.LayerNorm(WIDTH)
-        self.expand = nn.Linear(WIDTH, 4 * WIDTH)
-        self.contract = nn.Linear(4 * WIDTH, WIDTH)
+        self.n_heads = size.n_heads
+        self.attention_norm = nn.LayerNorm(size.width)
+        self.query_key_value = nn.Linear(size.width, 3 * size.width)
+        self.attention_out = nn.Linear(size.width, size.width)
+        self.feed_forward_norm = nn.LayerNorm(size.width)
+        self.expand = nn.Linear(size.width, 4 * size.width)
+        self.contract = nn.Linear(4 * size.width, size.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, rows, _ = x.shape
-        packed = self.query_key_value(self.attention_norm(x)).view(batch, rows, 3, N_HEADS, WIDTH // N_HEADS)
-        query, key, value = packed.permute(2, 0, 3, 1, 4)  # each [B, 6, T, 64]
+        batch, rows, width = x.shape
+        packed = self.query_key_value(self.attention_norm(x)).view(batch, rows, 3, self.n_heads, HEAD_WIDTH)
+        query, key, value = packed.permute(2, 0, 3, 1, 4)  # each [B, heads, T, 64]
         attended = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.attention_out(attended.transpose(1, 2).reshape(batch, rows, WIDTH))
+        x = x + self.attention_out(attended.transpose(1, 2).reshape(batch, rows, width))
         return x + self.contract(functional.gelu(self.expand(self.feed_forward_norm(x))))
 
 
 class EncoderNetwork(nn.Module):
-    """Whisper tiny's audio encoder: two convolutions, positions, four blocks, a final layer norm."""
+    """Whisper's audio encoder: two convolutions, positions, transformer blocks, a final layer norm."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: EncoderSize | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv1d(N_MELS, WIDTH, 3, padding=1)
-        self.conv2 = nn.Conv1d(WIDTH, WIDTH, 3, stride=2, padding=1)
-        self.position = nn.Parameter(torch.zeros(WINDOW_ROWS, WIDTH), requires_grad=False)
-        self.blocks = nn.ModuleList(_Block() for _ in range(N_BLOCKS))
-        self.norm = nn.LayerNorm(WIDTH)
+        self.size = size = size or EncoderSize()
+        self.conv1 = nn.Conv1d(size.n_mels, size.width, 3, padding=1)
+        self.conv2 = nn.Conv1d(size.width, size.width, 3, stride=2, padding=1)
+        self.position = nn.Parameter(torch.zeros(WINDOW_ROWS, size.width), requires_grad=False)
+        self.blocks = nn.ModuleList(_Block(size) for _ in range(size.n_blocks))
+        self.norm = nn.LayerNorm(size.width)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mel ``[B, 80, 3000]`` to blocks 2, 3 and 4 side by side, ``[B, 1500, 1152]`` (block 4 normalised)."""
-        x = functional.gelu(self.conv2(functional.gelu(self.conv1(mel)))).transpose(1, 2) + self.position
+        """Log-mel ``[B, mels, 2·T]``, T ≤ 1500, to the last blocks side by side, ``[B, T, 3·width]``.
+
+        The last of them is normalised, as Whisper's decoder gets it.
+        """
+        x = functional.gelu(self.conv2(functional.gelu(self.conv1(mel)))).transpose(1, 2)
+        x = x + self.position[: x.shape[1]]
         kept = []
         for index, block in enumerate(self.blocks):
             x = block(x)
-            if index in KEPT_BLOCKS:
-                kept.append(self.norm(x) if index == N_BLOCKS - 1 else x)
+            if index in self.size.kept:
+                kept.append(self.norm(x) if index == self.size.n_blocks - 1 else x)
         return torch.cat(kept, dim=-1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Rows ``first .. first + 1500`` are computed, of which ``keep_from .. keep_to`` (absolute) are kept."""
-
-    first: int
-    keep_from: int
-    keep_to: int
-
-
-def window_plan(n_rows: int) -> Iterator[_Window]:
-    """Windows that together keep each of ``n_rows`` rows exactly once."""
-    first = 0
-    while True:
-        keep_from = first + EDGE_ROWS if first else 0
-        if first + WINDOW_ROWS >= n_rows:
-            yield _Window(first, keep_from, n_rows)
-            return
-        yield _Window(first, keep_from, first + WINDOW_ROWS - EDGE_ROWS)
-        first += STRIDE_ROWS
 
 
 def row_count(clip: AudioClip) -> int:
@@ -146,35 +162,57 @@ def row_count(clip: AudioClip) -> int:
 
 
 class WhisperEncoder:
-    """Turns sound into encoder rows; holds 8 M weights (33 MB in float32).
+    """Turns sound into encoder rows; tiny's holds 8 M weights (33 MB in float32).
 
     Args:
-        weights: encoder.safetensors written by convert_whisper.
+        weights: encoder.safetensors written by convert_whisper, of any size of Whisper.
         device: where the network runs.
+        reach: ``OFFLINE`` or ``STREAMING``.
 
     Raises:
         ModelFileError: the weights are missing, corrupt or of something else.
     """
 
-    def __init__(self, weights: Path, device: torch.device | str = "cpu") -> None:
+    rate_hz = float(RATE_HZ)
+    first_s = 0.5 / RATE_HZ
+
+    def __init__(self, weights: Path, device: torch.device | str = "cpu", reach: Reach = OFFLINE) -> None:
         self._device = torch.device(device)
-        self._network = _load_network(weights).to(self._device).eval()
-        self._filters = torch.from_numpy(mel_filters()).to(self._device)
+        self._reach = reach
+        network, model = _load_network(weights)
+        self._network = network.to(self._device).eval()
+        filters = mel_filters(network.size.n_mels, N_FFT, SAMPLE_RATE_HZ)
+        self._filters = torch.from_numpy(filters).to(self._device)
+        self.stands_for = f"{model}/blocks-{'-'.join(str(index + 1) for index in network.size.kept)}"
+        self.name = self.stands_for + reach.suffix
+        self.width = network.size.width * len(network.size.kept)
 
     def extract(self, clip: AudioClip) -> AudioFeatures:
-        """Features ``[T, 1152]`` at 50 Hz of a 16 kHz clip, T = ceil(samples / 320)."""
-        values = np.empty((row_count(clip), WIDTH * len(KEPT_BLOCKS)), np.float32)
+        """Features ``[T, width]`` at 50 Hz of a 16 kHz clip, T = ceil(samples / 320)."""
+        values = np.empty((row_count(clip), self.width), np.float32)
         for first, rows in self.extract_windows(clip):
             values[first : first + len(rows)] = rows
-        return AudioFeatures(values, float(RATE_HZ), EXTRACTOR)
+        return AudioFeatures(values, self.rate_hz, self.name)
 
     def extract_windows(self, clip: AudioClip) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """The same in pieces of at most 30 s, in order: (first row, rows ``[t, 1152]``)."""
+        """The same in pieces of at most 30 s, in order: (first row, rows ``[t, width]``)."""
         if clip.sample_rate_hz != SAMPLE_RATE_HZ:
             raise ValueError(f"Whisper hears 16 kHz, got {clip.sample_rate_hz} Hz")
-        for window in window_plan(row_count(clip)):
-            rows = self._encode(_window_samples(clip.samples, window.first))
+        return self.extract_stream(pieces_of(clip.samples))
+
+    def extract_stream(self, pieces: Iterable[NDArray[np.float32]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The same of 16 kHz samples that arrive in pieces of any size, each row as soon as its window is complete."""
+        reach = self._reach
+        reads = {"underread": -_FIRST_SAMPLE, "overread": 0 if reach.eager else _OVERREAD}
+        for window, buffer in windows_of_stream(pieces, reach.grid, SAMPLES_PER_ROW, eager=reach.eager, **reads):
+            rows = self._encode(self._heard(buffer, window))
             yield window.keep_from, rows[window.keep_from - window.first : window.keep_to - window.first]
+
+    def _heard(self, buffer: SampleBuffer, window: Window) -> NDArray[np.float32]:
+        """The samples a window's transforms touch."""
+        start = window.first * SAMPLES_PER_ROW + _FIRST_SAMPLE
+        stop = start + 2 * self._reach.encoded_rows * HOP + N_FFT - HOP
+        return buffer.read(start, stop, window.stop * SAMPLES_PER_ROW if self._reach.eager else None)
 
     @torch.inference_mode()
     def _encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -182,27 +220,20 @@ class WhisperEncoder:
         return self._network(mel[None])[0].cpu().numpy()
 
 
-def _window_samples(samples: NDArray[np.float32], first_row: int) -> NDArray[np.float32]:
-    """The samples one window's transforms touch, zeros outside the clip."""
-    start = first_row * SAMPLES_PER_ROW + _FIRST_SAMPLE
-    buffer = np.zeros(_WINDOW_SAMPLES, np.float32)
-    begin, end = max(start, 0), min(start + _WINDOW_SAMPLES, len(samples))
-    if begin < end:
-        buffer[begin - start : end - start] = samples[begin:end]
-    return buffer
-
-
-def _load_network(weights: Path) -> EncoderNetwork:
+def _load_network(weights: Path) -> tuple[EncoderNetwork, str]:
+    """The network and the name of the model it comes from."""
     if not weights.is_file():
         raise ModelFileError(f"{weights}: the speech encoder is missing; run scripts/setup.sh, which fetches it")
-    network = EncoderNetwork()
     try:
         with safe_open(weights, framework="pt") as stored:
-            schema = (stored.metadata() or {}).get("schema")
+            about = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
-        if schema != SCHEMA:
-            raise RuntimeError(f"schema is {schema!r}, expected {SCHEMA!r}")
+        if about.get("schema") != SCHEMA:
+            raise RuntimeError(f"schema is {about.get('schema')!r}, expected {SCHEMA!r}")
+        network = EncoderNetwork(EncoderSize.of(tensors))
         network.load_state_dict(tensors)
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelFileError(f"{weights}: not this project's speech encoder ({error}); run scripts/setup.sh") from error
-    return network
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise ModelFileError(
+            f"{weights}: not this project's speech encoder ({first_line(error)}); run scripts/setup.sh"
+        ) from error
+    return network, about["model"]

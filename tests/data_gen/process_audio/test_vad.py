@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_gen.utils.process_audio.vad import detect_speech, hysteresis
+from data_gen.utils.process_audio import vad
+from data_gen.utils.process_audio.vad import detect_speech, frame_level_db, hysteresis, voiced_speech
 from modules.structures.audio import AudioClip
 from tests.data_gen.process_audio.whisper_golden import waveform
 
@@ -58,3 +59,20 @@ def test_gain_does_not_matter():
 @pytest.mark.parametrize("n_samples", [0, 1, 319, 320, 321])
 def test_short_clips(n_samples):
     assert len(detect_speech(AudioClip(np.zeros(n_samples, np.float32), 16_000))) == -(-n_samples // 320)
+
+
+def test_sound_counts_near_a_voice_only():
+    active = np.ones(200, bool)
+    active[95:105] = False
+    probability = np.zeros(200)
+    probability[60:80], probability[80:90] = 0.9, 0.3  # goes on until it falls below 0.15
+    found = voiced_speech(active, probability)
+    assert np.flatnonzero(found).tolist() == [*range(40, 95)]
+    assert not voiced_speech(active, np.full(200, 0.3)).any()
+
+
+def test_levels_do_not_depend_on_pieces(monkeypatch):
+    clip = speech_between(0.5, 2.5, 3.01, 1e-3)
+    whole = frame_level_db(clip)
+    monkeypatch.setattr(vad, "PIECE_SAMPLES", 1_000)
+    np.testing.assert_allclose(frame_level_db(clip), whole, atol=1e-9)
