@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.audio2motion.config import Audio2MotionConfig
+from modules.audio2motion.members import LinearMember, VariationalMember, trained_members
+from modules.audio2motion.take import Take
 
 LIP_SOFTNESS_DM = 0.004
 """How softly lips meet: 0.4 mm."""
@@ -31,70 +33,6 @@ class FeatureProjection(nn.Module):
         """``[..., blocks · width]`` to ``[..., blocks · bottleneck]``."""
         blocks = features.unflatten(-1, self.mean.shape)
         return torch.einsum("...bw,bwc->...bc", blocks - self.mean, self.matrix).flatten(-2)
-
-
-def _silent_layer(n_inputs: int, n_outputs: int) -> nn.Linear:
-    """A last layer that starts at 0: motion is small, and a random start would drown it."""
-    layer = nn.Linear(n_inputs, n_outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-class ConvolutionalMember(nn.Module):
-    """Dilated residual convolutions over time."""
-
-    def __init__(self, config: Audio2MotionConfig) -> None:
-        super().__init__()
-        self.enter = nn.Linear(config.n_components, config.hidden)
-        self.layers = nn.ModuleList(
-            nn.Conv1d(config.hidden, config.hidden, 3, dilation=d, padding=d, padding_mode="replicate")
-            for d in config.dilations
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.leave = _silent_layer(config.hidden, len(config.units))
-
-    def forward(self, components: Tensor) -> Tensor:
-        """``[B, T, C]`` to ``[B, T, U]``."""
-        x = self.dropout(functional.gelu(self.enter(components)))
-        for layer in self.layers:
-            x = x + self.dropout(functional.gelu(layer(x.transpose(1, 2)))).transpose(1, 2)
-        return self.leave(x)
-
-
-class RecurrentMember(nn.Module):
-    """A gated recurrent unit that reads the clip in both directions."""
-
-    def __init__(self, config: Audio2MotionConfig) -> None:
-        super().__init__()
-        self.enter = nn.Linear(config.n_components, config.hidden)
-        self.recurrent = nn.GRU(config.hidden, config.recurrent_hidden, batch_first=True, bidirectional=True)
-        self.dropout = nn.Dropout(config.dropout)
-        self.leave = _silent_layer(2 * config.recurrent_hidden, len(config.units))
-
-    def forward(self, components: Tensor) -> Tensor:
-        """``[B, T, C]`` to ``[B, T, U]``."""
-        x, _ = self.recurrent(self.dropout(functional.gelu(self.enter(components))))
-        return self.leave(self.dropout(x))
-
-
-class LinearMember(nn.Module):
-    """Ridge regression on a window of rows; solved in closed form, not trained."""
-
-    def __init__(self, config: Audio2MotionConfig) -> None:
-        super().__init__()
-        self.filter = nn.Conv1d(
-            config.n_components,
-            len(config.units),
-            2 * config.linear_reach + 1,
-            padding=config.linear_reach * config.linear_step,
-            dilation=config.linear_step,
-            padding_mode="replicate",
-        ).requires_grad_(False)
-
-    def forward(self, components: Tensor) -> Tensor:
-        """``[B, T, C]`` to ``[B, T, U]``."""
-        return self.filter(components.transpose(1, 2)).transpose(1, 2)
 
 
 def stretch(units: Tensor, gain: Tensor, center: Tensor, opening_effect: Tensor, opening_floor: Tensor) -> Tensor:
@@ -141,10 +79,7 @@ class Audio2Motion(nn.Module):
         self.config = config
         self.n_expression = n_expression
         self.projection = FeatureProjection(config)
-        self.networks = nn.ModuleList(
-            [ConvolutionalMember(config) for _ in range(config.convolutional)]
-            + [RecurrentMember(config) for _ in range(config.recurrent)]
-        )
+        self.networks = trained_members(config)
         self.linear = LinearMember(config) if config.linear_reach >= 0 else None
         self.register_buffer("columns", columns.to(torch.int64))
         # Regression shrinks motion towards its mean: closures stay open, wide vowels narrow. The gain, measured on
@@ -157,41 +92,51 @@ class Audio2Motion(nn.Module):
         # each other
         self.register_buffer("opening_floor", torch.tensor(-1e3))
 
-    def member_deviations(self, components: Tensor, noise: torch.Generator | None = None) -> list[Tensor]:
-        """Each trained member's answer, without gain.
-
-        Args:
-            components: ``[B, T, C]`` of ``projection``.
-            noise: when given (training), every member sees feature noise of its own.
-
-        Returns:
-            ``[B, T, U]`` per member.
-        """
-        spread = self.config.feature_noise
-        if noise is None or spread == 0:
-            return [network(components) for network in self.networks]
-        outputs = []
-        for network in self.networks:
-            sample = torch.randn(components.shape, generator=noise, device=components.device)
-            outputs.append(network(components + spread * sample))
-        return outputs
-
     @property
     def n_members(self) -> int:
         return len(self.networks) + (self.linear is not None)
 
-    def unit_deviations(self, components: Tensor, shares: Tensor | None = None) -> Tensor:
+    def noisy_components(self, components: Tensor, generator: torch.Generator) -> Tensor:
+        """``components [B, T, C]`` with the feature noise of training."""
+        batch, _, width = components.shape
+        sizes = ((components.shape, self.config.feature_noise), ((batch, 1, width), self.config.window_noise))
+        for shape, spread in sizes:
+            if spread:
+                noise = torch.randn(shape, generator=generator, device=generator.device)
+                components = components + spread * noise.to(components.device)
+        return components
+
+    def member_deviations(self, components: Tensor, take: Take | None = None, first_row: int = 0) -> list[Tensor]:
+        """Each member's answer, without gain, the linear one last.
+
+        Args:
+            components: ``[B, T, C]`` of ``projection``.
+            take: a draw of the variational members; their likeliest motion when None.
+            first_row: the file's row number of the first row, a multiple of the code's stride.
+
+        Returns:
+            ``[B, T, U]`` per member.
+        """
+        outputs = []
+        for number, network in enumerate(self.networks):
+            if take is None or not isinstance(network, VariationalMember):
+                outputs.append(network(components))
+                continue
+            stride, latent = network.vae.config.stride, network.vae.config.latent
+            noise = take.noise(number, latent, first_row // stride, network.n_codes(components.shape[1]))
+            outputs.append(network(components, noise.expand(len(components), -1, -1).to(components)))
+        return outputs if self.linear is None else [*outputs, self.linear(components)]
+
+    def unit_deviations(self, components: Tensor, take: Take | None = None, first_row: int = 0) -> Tensor:
         """All members together ``[B, T, U]``, without gain.
 
         Args:
             components: ``[B, T, C]`` of ``projection``.
-            shares: ``[members]`` summing to 1; equal when None.
+            take: shares and draws of the members; None is their plain mean.
+            first_row: see ``member_deviations``.
         """
-        outputs = self.member_deviations(components)
-        if self.linear is not None:
-            outputs.append(self.linear(components))
-        stacked = torch.stack(outputs)
-        return stacked.mean(dim=0) if shares is None else torch.einsum("m,mbtu->btu", shares, stacked)
+        stacked = torch.stack(self.member_deviations(components, take, first_row))
+        return stacked.mean(dim=0) if take is None else torch.einsum("m,mbtu->btu", take.shares.to(stacked), stacked)
 
     def stretched(self, units: Tensor) -> Tensor:
         """``unit_deviations`` in natural size, in the face model's columns: ``[..., U]`` to ``[..., E]``."""

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+SPEECH_LEAD_S = 0.10
+"""How long before the voice the flags of ``detect_speech`` go up: lips start to move before they are heard."""
+
 REST_SHARE = 0.2
 """Share of a clip's frames, those with the smallest lip opening, whose mean is the mouth at rest."""
 
@@ -63,13 +66,15 @@ def columns_of(names: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]
 
 
 def speech_envelope(
-    is_speech: NDArray, rate_hz: float, attack_s: float = 0.12, release_s: float = 0.16
+    is_speech: NDArray, rate_hz: float, lead_s: float = SPEECH_LEAD_S, release_s: float = 0.16
 ) -> NDArray[np.float32]:
-    """Soft gate 0..1 of a speech flag ``[T]``: cosine ramps of ``attack_s`` before and ``release_s`` after speech.
+    """Soft gate 0..1 of a speech flag ``[T]``: cosine ramps over the first ``lead_s`` and ``release_s`` after speech.
 
-    The gate is 1 throughout speech, so it never delays an onset; after ``release_s`` of silence it is exactly 0.
+    Flags go up ``lead_s`` before the voice does. The gate rises within that time: closed in silence, open when the
+    voice starts. Speech at the very start of a file may begin at once, so there the gate is open from the first row.
+    After ``release_s`` of silence it is exactly 0.
     """
-    active = np.asarray(is_speech) > 0.5
+    active = _voiced(np.asarray(is_speech) > 0.5, round(lead_s * rate_hz))
     if not active.any():
         return np.zeros(len(active), np.float32)
     rows = np.arange(len(active), dtype=np.float64)
@@ -78,5 +83,16 @@ def speech_envelope(
     since = np.where(after > 0, rows - speaking[np.maximum(after - 1, 0)], np.inf) / rate_hz
     until = np.where(after < len(speaking), speaking[np.minimum(after, len(speaking) - 1)] - rows, np.inf) / rate_hz
     until = np.where(active, 0.0, until)
-    nearness = np.maximum(1.0 - since / release_s, 1.0 - until / attack_s)
+    nearness = np.maximum(1.0 - since / release_s, 1.0 - until / lead_s)
     return (0.5 - 0.5 * np.cos(np.pi * np.clip(nearness, 0.0, 1.0))).astype(np.float32)
+
+
+def _voiced(active: NDArray[np.bool_], lead_rows: int) -> NDArray[np.bool_]:
+    """Flags without the first ``lead_rows`` of each run (but for one at row 0); a run's last row always stays."""
+    begins, ends = np.zeros_like(active), np.ones_like(active)
+    begins[1:] = active[1:] & ~active[:-1]
+    ends[:-1] = ~active[1:]
+    voiced = active.copy()
+    for shift in range(min(lead_rows, len(active))):
+        voiced[shift:] &= ~begins[: len(active) - shift]
+    return voiced | (active & ends)

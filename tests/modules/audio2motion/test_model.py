@@ -10,9 +10,18 @@ import torch
 
 from modules.audio2motion.config import Audio2MotionConfig
 from modules.audio2motion.model import Audio2Motion, FeatureProjection
+from modules.audio2motion.take import Take
 
 SMALL = Audio2MotionConfig(
-    block_width=12, bottleneck=4, units=("a", "b", "c"), hidden=8, recurrent_hidden=5, convolutional=1, recurrent=1
+    block_width=12,
+    bottleneck=4,
+    units=("a", "b", "c"),
+    hidden=8,
+    recurrent_hidden=5,
+    convolutional=1,
+    recurrent=1,
+    variational=0,
+    window_noise=0.0,
 )
 COLUMNS = torch.tensor([4, 0, 2])
 
@@ -53,10 +62,11 @@ def test_output_columns_and_gain():
 def test_prediction_is_the_mean_of_its_members():
     model, features = make_model(), torch.randn(1, 7, 36)
     components = model.projection(features)
-    members = [*model.member_deviations(components), model.linear(components)]
+    members = model.member_deviations(components)
     assert len(members) == model.n_members == 3
+    torch.testing.assert_close(members[2], model.linear(components))
     torch.testing.assert_close(model.unit_deviations(components), torch.stack(members).mean(dim=0))
-    only = torch.tensor([0.0, 1.0, 0.0])
+    only = Take(torch.tensor([0.0, 1.0, 0.0]), 1.0, 0)
     torch.testing.assert_close(model.unit_deviations(components, only), members[1])
 
 
@@ -75,11 +85,16 @@ def test_any_length(rows):
 
 def test_training_noise_is_the_generators():
     model, components = make_model(), torch.randn(1, 7, 12)
-    first = model.member_deviations(components, torch.Generator().manual_seed(1))
-    again = model.member_deviations(components, torch.Generator().manual_seed(1))
-    other = model.member_deviations(components, torch.Generator().manual_seed(2))
+    first, again, other = (model.noisy_components(components, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     torch.testing.assert_close(first, again)
-    assert not torch.allclose(first[0], other[0])
+    assert not torch.allclose(first, other)
+    assert float((first - components).std()) == pytest.approx(SMALL.feature_noise, rel=0.4)
+    coloured = make_model(dataclasses.replace(SMALL, feature_noise=0.0, window_noise=0.5))
+    shift = coloured.noisy_components(components, torch.Generator().manual_seed(1)) - components
+    torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), atol=1e-6, rtol=1e-5)
+    assert 0.2 < float(shift.std()) < 0.9
+    quiet = make_model(dataclasses.replace(SMALL, feature_noise=0.0))
+    assert quiet.noisy_components(components, torch.Generator()) is components
 
 
 def test_context_is_local():
@@ -97,12 +112,12 @@ def test_default_size_is_small():
     config = Audio2MotionConfig()
     model = Audio2Motion(config, torch.arange(len(config.units)), 52)
     trained = sum(p.numel() for network in model.networks for p in network.parameters())
-    assert trained < 250_000
+    assert trained < 1_500_000, "3 MB as half floats"
 
 
 def test_bad_configurations():
     with pytest.raises(ValueError, match="member"):
-        Audio2MotionConfig(convolutional=0, recurrent=0, linear_reach=-1)
+        Audio2MotionConfig(convolutional=0, recurrent=0, variational=0, linear_reach=-1)
     with pytest.raises(ValueError, match="dropout"):
         Audio2MotionConfig(dropout=1.0)
     with pytest.raises(ValueError, match="columns"):

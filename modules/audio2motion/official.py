@@ -1,0 +1,194 @@
+"""Audio → motion checkpoints of GeneFace++ itself, read without running anything in them.
+
+Reads: ``model_ckpt_steps_*.ckpt`` files (or a folder of them), as released by GeneFace++ or trained with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modules.audio2motion.speech_vae import SpeechInputs, SpeechVAE, SpeechVAEConfig, build_speech_vae
+from modules.audio2motion.vae import FlowVAEConfig
+from modules.commons.errors import CheckpointError, first_line
+from modules.face_model.bfm import N_BFM_EXPRESSION, N_BFM_IDENTITY
+
+logger = logging.getLogger(__name__)
+
+OFFICIAL_MOTION_RATE_HZ = 25.0
+"""Of what official networks predict; their features come at twice this rate."""
+_FLAT_PREFIX = "model."
+_STEPS = re.compile(r"model_ckpt_steps_(\d+)\.ckpt")
+
+
+class OfficialAudio2Motion:
+    """An official network and what one needs to know to run it.
+
+    Args:
+        model: the network, in evaluation mode.
+        source: file it was read from.
+    """
+
+    def __init__(self, model: SpeechVAE, source: Path) -> None:
+        self.model, self.source = model, source
+
+    @property
+    def hears_pitch(self) -> bool:
+        """Whether ``predict`` needs f0."""
+        return self.model.config.use_pitch
+
+    @property
+    def n_audio(self) -> int:
+        """Values of a feature row."""
+        return self.model.config.n_audio
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        audio: NDArray[np.float32],
+        f0_hz: NDArray[np.float32] | None,
+        *,
+        temperature: float = 0.0,
+        mouth_amp: float = 0.4,
+        generator: torch.Generator | None = None,
+    ) -> NDArray[np.float32]:
+        """BFM expression coefficients at 25 Hz; identity that the network may predict too is left out.
+
+        Args:
+            audio: ``[N, n_audio]`` features at 50 Hz.
+            f0_hz: ``[N]`` at 50 Hz, 0 where unvoiced; None for a network without pitch.
+            temperature: 0 gives the likeliest motion, GeneFace++ draws with 0.2.
+            mouth_amp: how wide the mouth opens, GeneFace++'s default.
+            generator: source of the draw.
+
+        Returns:
+            ``[ceil(N / 2), 64]``; the last rows hear the last feature row repeated up to a full block of 8.
+
+        Raises:
+            ValueError: features of another width, pitch missing or of another length, no rows.
+        """
+        config = self.model.config
+        rows = len(audio)
+        if audio.ndim != 2 or audio.shape[1] != config.n_audio or rows == 0:
+            raise ValueError(f"{self.source} hears rows of {config.n_audio} features, got {audio.shape}")
+        if config.use_pitch and (f0_hz is None or f0_hz.shape != (rows,)):
+            raise ValueError(f"{self.source} hears pitch; give f0 of {rows} rows")
+        padding = (0, -rows % config.block_rows)
+        device = next(self.model.parameters()).device
+        heard = torch.from_numpy(np.pad(audio.astype(np.float32), (padding, (0, 0)), mode="edge")).to(device)
+        pitch = None
+        if config.use_pitch and f0_hz is not None:
+            pitch = torch.from_numpy(np.pad(f0_hz.astype(np.float32), padding, mode="edge")).to(device)[None]
+        inputs = SpeechInputs(heard[None], pitch, mouth_amp=mouth_amp)
+        motion = self.model.predict(inputs, temperature=temperature, generator=generator)[0]
+        wanted = -(-rows // config.rows_per_motion)
+        return motion[:wanted, -N_BFM_EXPRESSION:].cpu().numpy()
+
+
+def load_official(path: Path, device: torch.device | str = "cpu") -> OfficialAudio2Motion:
+    """Read an official checkpoint; its sizes and inputs are told by the tensors themselves.
+
+    Args:
+        path: the ``.ckpt`` file, or a folder of which the one with most steps is taken.
+        device: where the network runs.
+
+    Raises:
+        CheckpointError: missing, damaged, not an audio → motion network, or of sizes this project does not know.
+    """
+    file = _newest(path)
+    state = _read_state(file)
+    try:
+        config = detect_config(state)
+        model = build_speech_vae(config)
+        model.load_state_dict(state, strict=True)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{file}: not an audio-to-motion checkpoint of GeneFace++ ({first_line(error)}); "
+            "give its audio2motion_vae/model_ckpt_steps_*.ckpt"
+        ) from error
+    logger.info("%s: %s, %d coefficients", file, type(model).__name__, config.n_motion)
+    return OfficialAudio2Motion(model.to(device).eval(), file)
+
+
+def detect_config(state: Mapping[str, Tensor]) -> SpeechVAEConfig:
+    """Sizes and inputs as the shapes of an official state tell them.
+
+    Raises:
+        KeyError: a tensor that every such network has is missing.
+        ValueError: it predicts neither 64 expression nor 80 + 64 identity and expression coefficients.
+    """
+    out = state["vae.decoder.out_proj.weight"].shape[0]
+    if out not in (N_BFM_EXPRESSION, N_BFM_IDENTITY + N_BFM_EXPRESSION):
+        raise ValueError(f"it predicts {out} values, and BFM needs 64 or 144")
+    spread, gate = state["vae.decoder.pre_net.0.weight"], state["vae.decoder.wn.in_layers.0.weight_v"]
+    flow_gate = state["vae.prior_flow.flows.0.enc.in_layers.0.weight_v"]
+    vae = FlowVAEConfig(
+        hidden=gate.shape[1],
+        latent=spread.shape[0],
+        kernel=gate.shape[2],
+        encoder_layers=_count(state, "vae.encoder.wn.in_layers."),
+        decoder_layers=_count(state, "vae.decoder.wn.in_layers."),
+        stride=spread.shape[2],
+        flow_hidden=flow_gate.shape[1],
+        flow_kernel=flow_gate.shape[2],
+        flow_layers=_count(state, "vae.prior_flow.flows.0.enc.in_layers."),
+        n_flows=_count(state, "vae.prior_flow.flows."),
+    )
+    return SpeechVAEConfig(
+        n_audio=state["mel_encoder.0.weight"].shape[1],
+        n_motion=out,
+        n_condition=state["blink_embed.weight"].shape[1],
+        use_pitch="pitch_embed.weight" in state,
+        mouth_amp="mouth_amp_embed" in state,
+        eye_amp="eye_amp_embed" in state,
+        vae=vae,
+    )
+
+
+def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".", 1)[0] for key in state if key.startswith(prefix)})
+
+
+def _newest(path: Path) -> Path:
+    """The file itself, or the folder's file of most steps."""
+    if path.is_dir():
+        found = {int(match[1]): file for file in path.iterdir() if (match := _STEPS.fullmatch(file.name))}
+        if not found:
+            raise CheckpointError(f"{path}: holds no model_ckpt_steps_*.ckpt; give the folder audio2motion_vae")
+        return found[max(found)]
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; give GeneFace++'s audio2motion_vae folder or a .ckpt")
+    return path
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    """The network's tensors under their official names; weight norm's newer spelling is translated."""
+    try:
+        saved: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{file}: cannot be read as a checkpoint of tensors ({first_line(error)}); download it again"
+        ) from error
+    state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
+    nested = state.get("model") if isinstance(state, dict) else None
+    if isinstance(nested, dict):
+        state = nested
+    elif isinstance(state, dict):
+        state = {str(key).removeprefix(_FLAT_PREFIX): value for key, value in state.items()}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{file}: holds no 'state_dict' of tensors; give GeneFace++'s model_ckpt_steps_*.ckpt")
+    return {_old_name(str(key)): value for key, value in state.items()}
+
+
+def _old_name(key: str) -> str:
+    key = key.replace("parametrizations.weight.original0", "weight_g")
+    return key.replace("parametrizations.weight.original1", "weight_v")
