@@ -1,19 +1,20 @@
 """Talking clips → sound features beside fitted mouth coefficients, one file per clip.
 
-Reads: a folder of videos with sound, a JSON of sound offsets, corpus.yaml, the face model and the speech encoder.
-Writes: OUT/landmarks/*.npz, OUT/sounds/*.npz, OUT/fits/*.npz (kept, so that a better fit needs no new tracking) and
-OUT/clips/*.npz, which joins them.
-Run: ``python data_gen/runs/build_av_corpus.py --clips FOLDER --offsets FILE --out OUT``
+Reads: a folder of videos with sound, corpus.yaml, the table of speakers, the face model and the speech encoder.
+Writes: OUT/landmarks/*.npz, OUT/sounds/*.npz, OUT/fits/*.npz (kept, so that a better fit needs no new tracking);
+OUT/offsets.csv, by how much each sound is late and which clips are kept; OUT/clips/*.npz, which joins them, and
+OUT/set_aside/*.npz, the same for clips whose sound does not go with the mouth; OUT/seen/*.npz, what predictions are
+judged by, and with --again OUT/seen_again/*.npz, the same from a second tracking.
+Run: ``python data_gen/runs/build_av_corpus.py --clips FOLDER --out OUT``
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,91 +24,67 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # so that this file runs as a script from anywhere
 
-from data_gen.utils.mp_feature_extractors.face_landmarker import build_landmarker  # noqa: E402
-from data_gen.utils.process_audio.augment import random_recording  # noqa: E402
-from data_gen.utils.process_audio.extract_whisper import (  # noqa: E402
-    EXTRACTOR,
-    RATE_HZ,
-    SAMPLES_PER_ROW,
-    WhisperEncoder,
-)
-from data_gen.utils.process_audio.resample_audio_to_16k import file_start_s, load_audio_16k  # noqa: E402
-from data_gen.utils.process_audio.vad import detect_speech  # noqa: E402
+from data_gen.utils.av_corpus.config import CorpusConfig  # noqa: E402
+from data_gen.utils.av_corpus.offset_estimation import HeardAndSeen, estimate_offsets  # noqa: E402
+from data_gen.utils.av_corpus.offset_table import SoundOffset, read_offsets, write_offsets  # noqa: E402
+from data_gen.utils.av_corpus.rows import resample_rows  # noqa: E402
+from data_gen.utils.av_corpus.second_look import SecondLook  # noqa: E402
+from data_gen.utils.av_corpus.sounds import Sound, listen, load_sound  # noqa: E402
+from data_gen.utils.mp_feature_extractors.face_landmarker import Landmarker, build_landmarker  # noqa: E402
+from data_gen.utils.process_audio.extract_whisper import RATE_HZ, WhisperEncoder  # noqa: E402
+from data_gen.utils.process_audio.resample_audio_to_16k import file_start_s  # noqa: E402
 from data_gen.utils.process_video.face_detector import FaceDetector  # noqa: E402
 from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm  # noqa: E402
 from data_gen.utils.process_video.landmark_track import track_and_landmark  # noqa: E402
 from data_gen.utils.process_video.landmark_visibility import inside_frame  # noqa: E402
+from modules.audio2motion.speaker_table import VIDEO_SUFFIXES  # noqa: E402
 from modules.commons.config import load_config  # noqa: E402
 from modules.commons.errors import ConfigError, GeneFaceError  # noqa: E402
+from modules.commons.hparams import parse_hparams  # noqa: E402
 from modules.commons.log import configure_logging  # noqa: E402
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, WHISPER_FILE  # noqa: E402
 from modules.face_model.model import FaceModel  # noqa: E402
-from modules.structures.audio import AudioClip, AudioFeatures  # noqa: E402
 from modules.structures.face_coeffs import FaceModelCoeffs  # noqa: E402
 from modules.structures.frames import Frame  # noqa: E402
-from modules.structures.landmarks import LIP_CORNERS, LIP_GAP_PAIRS, OUTER_EYE_CORNERS, Landmarks2D  # noqa: E402
+from modules.structures.landmarks import (  # noqa: E402
+    LIP_CORNERS,
+    LIP_GAP_PAIRS,
+    MEDIAPIPE_BLENDSHAPES,
+    OUTER_EYE_CORNERS,
+    Landmarks2D,
+)
+from modules.structures.seen_mouth import SeenMouth  # noqa: E402
 from modules.structures.speech_motion import SpeechMotionClip  # noqa: E402
 from modules.video.reader import VideoReader  # noqa: E402
 
+__all__ = ["VIDEO_SUFFIXES", "CorpusConfig"]
+
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (".mp4", ".mpg", ".mkv", ".mov", ".webm", ".avi")
+FOLDERS = ("landmarks", "sounds", "fits", "clips", "set_aside", "seen")
 
 
-@dataclass(frozen=True, slots=True)
-class CorpusConfig:
-    """Which clips are kept and who speaks in them.
-
-    Attributes:
-        min_r: least correlation of a clip's lips with a model that never saw the speaker (offsets file).
-        min_z: least distinctness of the peak that gave the offset.
-        offset_rate_hz: frame rate the offsets are counted in.
-        n_recordings: renderings of each sound besides the clean one.
-        seed: of those renderings.
-        speakers: part of a clip's name → speaker; clips without a match are speakers of their own.
-    """
-
-    min_r: float = 0.45
-    min_z: float = 2.5
-    offset_rate_hz: float = 25.0
-    n_recordings: int = 2
-    seed: int = 0
-    speakers: dict[str, str] = field(default_factory=dict)
-
-    def speaker_of(self, name: str) -> str:
-        """The first match in the table's order, else the name itself."""
-        return next((speaker for part, speaker in self.speakers.items() if part in name), name)
-
-
-@dataclass(frozen=True, slots=True)
-class ClipEntry:
-    """A video and by how many seconds its sound comes later than the mouth."""
-
-    path: Path
-    sound_later_s: float
-
-
-def select_clips(folder: Path, offsets_file: Path, config: CorpusConfig) -> list[ClipEntry]:
-    """Videos below ``folder`` that the offsets file knows and whose sound goes with the mouth.
+def find_clips(folder: Path, config: CorpusConfig) -> list[Path]:
+    """Videos below ``folder``, by name; those the table of speakers knows where the table says who speaks.
 
     Raises:
-        ConfigError: the offsets file cannot be read, or names no clip that is there.
+        ConfigError: there is none, or two have one name.
     """
-    try:
-        table = json.loads(offsets_file.read_text(encoding="utf-8"))["clips"]
-        rates = {name: (row["sound_later_frames_at_25fps"], row["r_opening"], row["z"]) for name, row in table.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{offsets_file}: cannot be read as a table of sound offsets ({error})") from error
-    entries = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.stem in rates):
-        frames, r, z = rates[path.stem]
-        if r < config.min_r or z < config.min_z:
-            logger.info("%s left out: r %.2f, z %.1f", path.stem, r, z)
-        else:
-            entries.append(ClipEntry(path, frames / config.offset_rate_hz))
-    if not entries:
-        raise ConfigError(f"{offsets_file}: none of its clips lies below {folder}; check --clips")
-    return entries
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if config.speaker_from == "table":
+        paths = [path for path in paths if path.stem in config.speaker_table]
+    if not paths:
+        raise ConfigError(f"{folder}: holds no video that {config.speakers} knows; check --clips and speaker_from")
+    names = [clip_name(path, config) for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{folder}: two videos are named {twice[0]}; rename one of them")
+    return paths
+
+
+def clip_name(path: Path, config: CorpusConfig) -> str:
+    """Name of a clip's files; with its folders where names repeat from speaker to speaker."""
+    return "__".join([*path.parts[-3:-1], path.stem]) if config.speaker_from == "folder" else path.stem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +96,7 @@ class TrackedClip:
     size_wh: tuple[int, int]
 
 
-def track(path: Path, cache: Path) -> TrackedClip:
+def track(path: Path, cache: Path, landmarker: Landmarker | None = None) -> TrackedClip:
     """Landmarks of the largest face, read from ``cache`` when they are there."""
     times_file = cache.with_suffix(".times.npz")
     if not (cache.is_file() and times_file.is_file()):
@@ -127,7 +104,7 @@ def track(path: Path, cache: Path) -> TrackedClip:
         start_s = file_start_s(path)
         with VideoReader(path) as reader:
             frames = _noting_times(reader.frames(), times, start_s)
-            _, landmarks = track_and_landmark(frames, build_landmarker(), FaceDetector())
+            _, landmarks = track_and_landmark(frames, landmarker or build_landmarker(), FaceDetector())
             landmarks.save(cache)
             np.savez(times_file, times_s=np.array(times), size_wh=np.array([reader.info.width, reader.info.height]))
     with np.load(times_file, allow_pickle=False) as data:
@@ -165,140 +142,200 @@ def mouth_measures(landmarks: Landmarks2D) -> tuple[NDArray[np.float64], NDArray
     return opening, distance(*LIP_CORNERS) / eyes
 
 
-def resample_rows(
-    values: NDArray[np.floating], times_s: NDArray[np.float64], valid: NDArray[np.bool_], at_s: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Linear interpolation of ``values [T, ...]`` at new times; True where both neighbouring frames are valid."""
-    right = np.clip(np.searchsorted(times_s, at_s, side="right"), 1, len(times_s) - 1)
-    left = right - 1
-    gap = np.maximum(times_s[right] - times_s[left], 1e-9)
-    weight = np.clip((at_s - times_s[left]) / gap, 0.0, 1.0)
-    filled = np.nan_to_num(values.astype(np.float64))
-    shape = (-1,) + (1,) * (values.ndim - 1)
-    rows = filled[left] * (1 - weight).reshape(shape) + filled[right] * weight.reshape(shape)
-    frame_s = float(np.median(np.diff(times_s)))
-    inside = (at_s >= times_s[0] - frame_s) & (at_s <= times_s[-1] + frame_s)
-    return rows.astype(np.float32), inside & valid[left] & valid[right] & (gap < 3 * frame_s)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Sound:
-    """Features ``[K, T, C]`` of K renderings of a sound, where there is speech ``[T]``, and what made the features."""
+class PreparedClip:
+    """A clip's mouth on the clock of the file; its sound stays on disk, for the renderings are large."""
 
-    features: NDArray[np.float16]
-    is_speech: NDArray[np.bool_]
-    extractor: str
+    path: Path
+    name: str
+    speaker: str
+    tracked: TrackedClip
+    coeffs: FaceModelCoeffs
+    sound_file: Path
 
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """``[N]`` frames with a face that was fitted."""
+        return self.coeffs.valid & self.tracked.landmarks.valid
 
-def listen(path: Path, encoder: WhisperEncoder, config: CorpusConfig, cache: Path) -> Sound:
-    """The sound of a clip as features, read from ``cache`` when they were made with the same settings."""
-    recipe = f"{EXTRACTOR}/{config.n_recordings}/{config.seed}"
-    if cache.is_file():
-        with np.load(cache, allow_pickle=False) as data:
-            if str(data["recipe"]) == recipe:
-                return Sound(data["features"], data["is_speech"], str(data["extractor"]))
-    clip = load_audio_16k(path)
-    features, extractor = sound_renderings(clip, encoder.extract, config)
-    sound = Sound(features, detect_speech(clip), extractor)
-    np.savez(
-        cache,
-        recipe=np.array(recipe),
-        features=sound.features,
-        is_speech=sound.is_speech,
-        extractor=np.array(extractor),
-    )
-    return sound
+    def heard_and_seen(self) -> HeardAndSeen:
+        """What the offset is found from."""
+        jaw = self.tracked.landmarks.blendshapes[:, MEDIAPIPE_BLENDSHAPES.index("jawOpen")]
+        measures = np.stack([*mouth_measures(self.tracked.landmarks), jaw.astype(np.float64)], axis=1)
+        clean = load_sound(self.sound_file).features[0].copy()
+        return HeardAndSeen(self.name, self.speaker, clean, float(RATE_HZ), self.tracked.times_s, measures, self.valid)
 
 
-def sound_renderings(
-    clip: AudioClip, extract: Callable[[AudioClip], AudioFeatures], config: CorpusConfig
-) -> tuple[NDArray[np.float16], str]:
-    """Features ``[K, T, C]`` of the clean sound and of ``n_recordings`` others, with the extractor's name.
+def prepare_clips(paths: Sequence[Path], out: Path, config: CorpusConfig) -> list[PreparedClip]:
+    """Track, fit and listen to every clip; one that cannot be used is logged and left out."""
+    face_model, encoder = FaceModel.load(FACE_MODEL_FILE), WhisperEncoder(WHISPER_FILE)
+    prepared = []
+    for number, path in enumerate(paths, start=1):
+        name = clip_name(path, config)
+        file = f"{name}.npz"
+        try:
+            tracked = track(path, out / "landmarks" / file)
+            coeffs = fit(tracked, face_model, out / "fits" / file)
+            others = _shuffled_without(paths, number - 1, config.seed)
+            listen(path, encoder, config, out / "sounds" / file, others)
+        except GeneFaceError as error:
+            logger.warning("%s left out: %s", name, error)
+            continue
+        prepared.append(PreparedClip(path, name, config.speaker_of(path), tracked, coeffs, out / "sounds" / file))
+        logger.info("%d/%d %s: %d frames", number, len(paths), name, len(tracked.landmarks))
+    return prepared
 
-    The others start somewhere else in Whisper's window: its rows carry their position, and the network must not
-    learn that speech begins at 0 s.
-    """
-    rng = np.random.default_rng(config.seed)
-    clean = extract(clip)
-    renderings = [clean.values]
-    for index in range(config.n_recordings):
-        lead_rows = int(rng.integers(0, 900))
-        other = random_recording(clip, rng) if index % 2 else clip
-        lead = np.zeros(lead_rows * SAMPLES_PER_ROW, np.float32)
-        moved = extract(AudioClip(np.concatenate([lead, other.samples]), clip.sample_rate_hz))
-        renderings.append(moved.values[lead_rows:])
-    return np.stack(renderings).astype(np.float16), clean.extractor
+
+def _shuffled_without(paths: Sequence[Path], index: int, seed: int) -> list[Path]:
+    """All paths but one, in an order of its own for each."""
+    order = np.random.default_rng((seed, index)).permutation(len(paths))
+    return [paths[other] for other in order if other != index]
 
 
-def join(
-    entry: ClipEntry, tracked: TrackedClip, coeffs: FaceModelCoeffs, sound: Sound, config: CorpusConfig
-) -> SpeechMotionClip:
+def join(clip: PreparedClip, sound: Sound, sound_later_s: float) -> SpeechMotionClip:
     """Put sound and mouth on one clock: rows of the sound, with the mouth ``sound_later_s`` earlier."""
-    at_s = (np.arange(len(sound.is_speech)) + 0.5) / RATE_HZ - entry.sound_later_s
-    opening, width = mouth_measures(tracked.landmarks)
-    valid_frames = coeffs.valid & tracked.landmarks.valid
-    measures, valid = resample_rows(np.stack([opening, width], axis=1), tracked.times_s, valid_frames, at_s)
-    expression, _ = resample_rows(coeffs.expression, tracked.times_s, valid_frames, at_s)
+    at_s = _mouth_times(sound, sound_later_s)
+    opening, width = mouth_measures(clip.tracked.landmarks)
+    measures, valid = resample_rows(np.stack([opening, width], axis=1), clip.tracked.times_s, clip.valid, at_s)
+    expression, _ = resample_rows(clip.coeffs.expression, clip.tracked.times_s, clip.valid, at_s)
     return SpeechMotionClip(
-        name=entry.path.stem,
-        speaker=config.speaker_of(entry.path.stem),
+        name=clip.name,
+        speaker=clip.speaker,
         features=sound.features,
         expression=expression,
-        identity=coeffs.identity,
+        identity=clip.coeffs.identity,
         opening=measures[:, 0],
         width=measures[:, 1],
         valid=valid,
         is_speech=sound.is_speech,
         rate_hz=float(RATE_HZ),
         extractor=sound.extractor,
-        face_model_version=coeffs.face_model_version,
+        face_model_version=clip.coeffs.face_model_version,
     )
 
 
-def build(entries: list[ClipEntry], out: Path, config: CorpusConfig) -> int:
-    """Prepare every clip, one after the other; a clip that cannot be used is logged and left out.
+def seen_mouth(clip: PreparedClip, sound: Sound, tracked: TrackedClip, sound_later_s: float) -> SeenMouth:
+    """What a tracking of the clip shows, on the sound's clock."""
+    at_s = _mouth_times(sound, sound_later_s)
+    seen = np.stack(mouth_measures(tracked.landmarks), axis=1)
+    values, valid = resample_rows(
+        np.concatenate([seen, tracked.landmarks.blendshapes], axis=1), tracked.times_s, tracked.landmarks.valid, at_s
+    )
+    return SeenMouth(
+        name=clip.name,
+        speaker=clip.speaker,
+        opening=values[:, 0],
+        width=values[:, 1],
+        scores=values[:, 2:],
+        valid=valid,
+        is_speech=sound.is_speech,
+        level_db=sound.level_db,
+        rate_hz=float(RATE_HZ),
+    )
+
+
+def _mouth_times(sound: Sound, sound_later_s: float) -> NDArray[np.float64]:
+    """Time in the video, seconds, of the mouth that goes with each row of sound."""
+    return (np.arange(len(sound.is_speech)) + 0.5) / RATE_HZ - sound_later_s
+
+
+def find_offsets(clips: Sequence[PreparedClip], frozen: Path | None, config: CorpusConfig) -> dict[str, SoundOffset]:
+    """The frozen table, or offsets estimated from the clips themselves.
+
+    Raises:
+        ConfigError: the frozen table cannot be read or lacks a clip, or there are too few speakers to estimate.
+    """
+    if frozen is None:
+        try:
+            return {row.clip: row for row in estimate_offsets([c.heard_and_seen() for c in clips], config.offsets)}
+        except ValueError as error:
+            raise ConfigError(f"sound offsets cannot be estimated: {error}") from error
+    table = read_offsets(frozen)
+    unknown = [clip.name for clip in clips if clip.name not in table]
+    if unknown:
+        raise ConfigError(f"{frozen}: says nothing about {unknown[0]}; leave --offsets out to estimate all of them")
+    return table
+
+
+def write_clips(clips: Iterable[PreparedClip], offsets: dict[str, SoundOffset], out: Path) -> int:
+    """Join every clip and write what it shows; those that are not kept go to ``set_aside``.
 
     Returns:
-        the number of clips written.
+        the number of clips kept.
     """
-    folders = {name: out / name for name in ("landmarks", "sounds", "fits", "clips")}
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    face_model, encoder = FaceModel.load(FACE_MODEL_FILE), WhisperEncoder(WHISPER_FILE)
-    written = 0
-    for number, entry in enumerate(entries, start=1):
-        name = f"{entry.path.stem}.npz"
+    kept = 0
+    for clip in clips:
+        offset = offsets[clip.name]
+        folder, other = ("clips", "set_aside") if offset.kept else ("set_aside", "clips")
+        (out / other / f"{clip.name}.npz").unlink(missing_ok=True)
+        sound = load_sound(clip.sound_file)
+        join(clip, sound, offset.sound_later_s).save(out / folder / f"{clip.name}.npz")
+        seen_mouth(clip, sound, clip.tracked, offset.sound_later_s).save(out / "seen" / f"{clip.name}.npz")
+        kept += offset.kept
+        verdict = "kept" if offset.kept else "set aside"
+        logger.info("%s %s: %+.0f ms, r %.2f, z %.1f", clip.name, verdict, *_figures(offset))
+    return kept
+
+
+def _figures(offset: SoundOffset) -> tuple[float, float, float]:
+    return offset.sound_later_ms, offset.r_opening, offset.z
+
+
+def track_again(clips: Iterable[PreparedClip], offsets: dict[str, SoundOffset], out: Path) -> None:
+    """Track every clip a second time, through another square and in the mirror (``second_look``)."""
+    counterpart = FaceModel.load(FACE_MODEL_FILE).landmark_mirror.numpy()
+    landmarker = SecondLook(build_landmarker(), counterpart)
+    for folder in ("landmarks_again", "seen_again"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for clip in clips:
         try:
-            tracked = track(entry.path, folders["landmarks"] / name)
-            coeffs = fit(tracked, face_model, folders["fits"] / name)
-            sound = listen(entry.path, encoder, config, folders["sounds"] / name)
-            clip = join(entry, tracked, coeffs, sound, config)
+            tracked = track(clip.path, out / "landmarks_again" / f"{clip.name}.npz", landmarker)
         except GeneFaceError as error:
-            logger.warning("%s left out: %s", entry.path.stem, error)
+            logger.warning("%s has no second tracking: %s", clip.name, error)
             continue
-        clip.save(folders["clips"] / name)
-        written += 1
-        logger.info("%d/%d %s: %d rows, %d usable", number, len(entries), clip.name, len(clip), int(clip.valid.sum()))
-    return written
+        seen = seen_mouth(clip, load_sound(clip.sound_file), tracked, offsets[clip.name].sound_later_s)
+        seen.save(out / "seen_again" / f"{clip.name}.npz")
+        logger.info("%s tracked again", clip.name)
+
+
+def build(paths: Sequence[Path], out: Path, config: CorpusConfig, *, frozen: Path | None, again: bool) -> int:
+    """The whole corpus; returns the number of clips kept."""
+    for folder in FOLDERS:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    clips = prepare_clips(paths, out, config)
+    if not clips:
+        raise ConfigError(f"{out}: none of the {len(paths)} clips could be used; the log says why")
+    offsets = find_offsets(clips, frozen, config)
+    if frozen is None:
+        write_offsets(out / "offsets.csv", list(offsets.values()))
+    kept = write_clips(clips, offsets, out)
+    if again:
+        track_again(clips, offsets, out)
+    return kept
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clips", type=Path, required=True, help="folder with the videos (searched recursively)")
-    parser.add_argument("--offsets", type=Path, required=True, help="JSON with the sound offset of each clip")
+    parser.add_argument("--offsets", type=Path, help="frozen table of sound offsets; default: estimate them")
+    parser.add_argument("--again", action="store_true", help="also track every clip a second time, for the ceiling")
     parser.add_argument("--out", type=Path, required=True, help="where tables and clips go")
     parser.add_argument("--config", type=Path, default=EGS / "egs_bases" / "audio2motion" / "corpus.yaml")
+    parser.add_argument("--hparams", default="", help="configuration overrides: speaker_from=folder,offsets.turns=2")
     arguments = parser.parse_args(argv)
     configure_logging()
     try:
-        config = load_config(arguments.config, CorpusConfig)
-        written = build(select_clips(arguments.clips, arguments.offsets, config), arguments.out, config)
+        config = load_config(arguments.config, CorpusConfig, parse_hparams(arguments.hparams))
+        if arguments.offsets is not None:
+            read_offsets(arguments.offsets)  # a bad table is refused before hours of tracking
+        paths = find_clips(arguments.clips, config)
+        kept = build(paths, arguments.out, config, frozen=arguments.offsets, again=arguments.again)
     except GeneFaceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    sys.stdout.write(f"{arguments.out / 'clips'}: {written} clips\n")
-    return 0 if written else 1
+    sys.stdout.write(f"{arguments.out / 'clips'}: {kept} clips\n")
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":
