@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from modules.face_model.keypoints import condition_windows
 from modules.face_model.model import FaceModel
 from modules.postnet import lle
+from modules.postnet.postnet import LandmarkPostNet
+from modules.postnet.soft_clamp import soft_clamp
 from modules.radnerfs.backends.base import RenderBackend
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.radnerfs.config import RADNeRFConfig
@@ -102,7 +104,11 @@ class PersonField(nn.Module):
         return self.radnerf.encode_conditions(windows[:, :, None])
 
     def condition_windows(
-        self, face_model: FaceModel, expression: NDArray[np.float32], lle_percent: float = 0.0
+        self,
+        face_model: FaceModel,
+        expression: NDArray[np.float32],
+        lle_percent: float = 0.0,
+        postnet: LandmarkPostNet | None = None,
     ) -> Tensor:
         """z-scored condition windows ``[T, window, 204]`` of new motion, kept near what this person showed.
 
@@ -112,14 +118,18 @@ class PersonField(nn.Module):
             face_model: CPU model of the version the person was trained with, of whatever correction.
             expression: ``[T, E]``.
             lle_percent: share that is rebuilt from the training motion, 0..1.
+            postnet: this person's, on the CPU; None = none.
         """
         own_model = face_model.corrected(self.correction)
         raw = condition_from_expression(own_model, self.identity.cpu().numpy(), expression)
+        if postnet is not None:
+            with torch.no_grad():
+                raw = postnet(torch.from_numpy(raw)[None])[0].numpy()
         features = torch.from_numpy(self.statistics.normalize(raw))
         bank = self.motion_bank.cpu()
         features = lle.blend(features, bank, lle_percent)
-        low, high = bank.amin(dim=0) - BANK_MARGIN, bank.amax(dim=0) + BANK_MARGIN
-        return condition_windows(features.clamp(low, high), self.config.smo_win_size)
+        kept = soft_clamp(features, bank.amin(dim=0), bank.amax(dim=0), BANK_MARGIN)
+        return condition_windows(kept, self.config.smo_win_size)
 
     def known(self, canonical: NDArray[np.float32], quality: NDArray[np.float32]) -> NDArray[np.float32]:
         """How far the field is to be believed, 0..1.

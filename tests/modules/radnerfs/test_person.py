@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from modules.face_model.mesh_renderer import Fragments
+from modules.postnet.config import PostNetConfig
+from modules.postnet.postnet import LandmarkPostNet
+from modules.radnerfs.condition import condition_from_expression
 from modules.radnerfs.config import GridConfig, RADNeRFConfig, RenderConfig
 from modules.radnerfs.person import BANK_MARGIN, PersonField, render_hits, single_code
 from modules.radnerfs.surface import SurfaceHits
@@ -91,15 +94,40 @@ def test_motion_stays_near_what_the_person_showed(person):
     assert not windows[0, :2].any() and not windows[2, 3:].any()
 
 
+def test_motion_the_person_showed_passes_unchanged(person):
+    """No clamp to percentiles: the rarest of the training motion comes through as it is."""
+    speaker = SyntheticSpeaker(1)
+    raw = condition_from_expression(speaker.model, person.identity.numpy(), speaker.coeffs(4).expression)
+    scored = torch.from_numpy(person.statistics.normalize(raw))
+    with torch.no_grad():
+        person.motion_bank[:2] = torch.stack([scored.amin(dim=0), scored.amax(dim=0)])
+    windows = person.condition_windows(speaker.model, speaker.coeffs(4).expression)
+    torch.testing.assert_close(windows[:, 2], scored)
+
+
+def test_a_post_net_refines_the_raw_landmarks(person):
+    speaker = SyntheticSpeaker(1)
+    motion = speaker.coeffs(4).expression
+    with torch.no_grad():
+        person.motion_bank[0], person.motion_bank[1] = -1e3, 1e3  # clamps nothing
+    net = LandmarkPostNet(PostNetConfig()).eval()
+    plain = person.condition_windows(speaker.model, motion)
+    assert torch.equal(person.condition_windows(speaker.model, motion, postnet=net), plain)
+    with torch.no_grad():
+        net.leave.bias.fill_(2.0)
+    moved = person.condition_windows(speaker.model, motion, postnet=net)
+    expected = plain[:, 2] + 2.0 / person.condition_std
+    torch.testing.assert_close(moved[:, 2], expected, atol=1e-4, rtol=1e-4)
+
+
 def test_full_lle_gives_affine_combinations_of_the_bank(person):
     speaker = SyntheticSpeaker(1)
     motion = speaker.coeffs(4).expression
     rebuilt = person.condition_windows(speaker.model, motion, lle_percent=1.0)[:, 2]
     bank = torch.cat([person.motion_bank, torch.ones(4, 1)], dim=1).double()
-    clamped = (rebuilt == person.motion_bank.amin(0) - BANK_MARGIN) | (
-        rebuilt == person.motion_bank.amax(0) + BANK_MARGIN
-    )
-    free = ~clamped.any(dim=0)
+    low, high = person.motion_bank.amin(0), person.motion_bank.amax(0)
+    free = ((rebuilt >= low) & (rebuilt <= high)).all(dim=0)  # what lies beyond is drawn in
+    assert free.sum() > 50
     wanted = torch.cat([rebuilt[:, free], torch.ones(4, 1)], dim=1).double()
     basis = bank[:, torch.cat([free, torch.tensor([True])])]
     weights = torch.linalg.lstsq(basis.T, wanted.T).solution
