@@ -215,28 +215,10 @@ def load_any(path: Path, overrides: Mapping[str, str] | None = None) -> Any:
         from tasks.audio2motion.configs import AudioToMotionTaskConfig
 
         return load_config(path, AudioToMotionTaskConfig, overrides)
+    if task == "postnet":
+        from tasks.postnet.configs import PostNetTaskConfig
+
+        return load_config(path, PostNetTaskConfig, overrides)
     if task == "evaluation":
         return load_config(path, EvaluationConfig, overrides)
-    raise ConfigError(f"{path}: task is {task!r}; use radnerf, audio2motion or evaluation")
-
-
-def parse_hparams(text: str) -> dict[str, str]:
-    """``"a.b=1,c=2"`` as overrides; commas inside brackets belong to the value.
-
-    Raises:
-        ConfigError: a part without '='.
-    """
-    parts, depth, start = [], 0, 0
-    for position, character in enumerate(text):
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
-            parts.append(text[start:position])
-            start = position + 1
-    parts.append(text[start:])
-    overrides = {}
-    for part in filter(None, (p.strip() for p in parts)):
-        key, separator, value = part.partition("=")
-        if not separator:
-            raise ConfigError(f"--hparams: {part!r} has no '='; write key=value pairs with commas between")
-        overrides[key.strip()] = value.strip()
-    return overrides
+    raise ConfigError(f"{path}: task is {task!r}; use radnerf, audio2motion, postnet or evaluation")

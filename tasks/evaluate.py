@@ -26,13 +26,13 @@ import numpy as np
 
 from modules.commons.config import load_config
 from modules.commons.errors import ConfigError, GeneFaceError
+from modules.commons.hparams import parse_hparams
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS
 from modules.structures.evaluation import TRIAL_NAMES, TRIALS, Trial
 from modules.structures.scores import Evaluation, TrialScores
 from modules.video.reader import VideoReader
-from tasks.configs import parse_hparams
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.files import write_parts
 from tasks.evaluation.judge import Networks, judge

@@ -5,8 +5,8 @@
     python tasks/run.py --exp_name demo --infer           # pictures of held-out frames only
     torchrun --nproc_per_node=4 tasks/run.py --config egs/datasets/demo/lm3d_radnerf.yaml --exp_name demo  # 4 GPUs
 
-Reads: the configuration, data/. Writes: checkpoints/identities/<exp_name> (checkpoints/audio2motion for that task),
-data/training/<exp_name>.
+Reads: the configuration, data/. Writes: checkpoints/identities/<exp_name> (checkpoints/postnets/<exp_name> and
+checkpoints/<exp_name> for the tasks postnet and audio2motion), data/training/<exp_name>.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ if __name__ == "__main__":  # `python tasks/run.py` puts this file's folder firs
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.commons.errors import ConfigError, GeneFaceError
+from modules.commons.hparams import parse_hparams
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress
-from modules.commons.workspace import CHECKPOINTS, IDENTITIES
-from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
+from modules.commons.workspace import CHECKPOINTS, IDENTITIES, POSTNETS
+from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.evaluation.config import EvaluationConfig
+from tasks.postnet.configs import PostNetTaskConfig
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,11 @@ def run(arguments: argparse.Namespace) -> None:
     elif isinstance(config, EvaluationConfig):
         raise ConfigError(f"{config_file} configures an evaluation, which trains nothing; use bash scripts/evaluate.sh")
     elif arguments.validate or arguments.infer:
-        raise ConfigError("--validate and --infer are for radnerf; tasks/audio2motion evaluates while it trains")
+        raise ConfigError("--validate and --infer are for radnerf; the other tasks measure while they train")
+    elif isinstance(config, PostNetTaskConfig):
+        from tasks.postnet.postnet import train as train_postnet
+
+        train_postnet(config, POSTNETS / arguments.exp_name, ConsoleProgress())
     else:
         from tasks.audio2motion.train import train as train_audio2motion
 

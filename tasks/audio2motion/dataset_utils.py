@@ -1,22 +1,24 @@
-"""Talking clips as training material: targets, speaker folds, windows.
+"""Talking clips as training material: targets and speaker folds.
 
 Reads: prepared clips (``data_gen/runs/build_av_corpus.py`` writes them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from modules.audio2motion.motion_space import rest_expression
+from modules.audio2motion.speaker_folds import deal_speakers
+from modules.audio2motion.speaker_table import clean_clips, read_speakers
 from modules.commons.errors import ConfigError
+from modules.commons.workspace import ROOT
 from modules.structures.speech_motion import SpeechMotionClip
+from tasks.audio2motion.configs import AudioToMotionTaskConfig
 
 MIN_ROWS = 25
 
@@ -27,10 +29,12 @@ class TrainingClip:
 
     Attributes:
         clip: rows from the first to the last valid one. rest: ``[E]`` expression at rest.
+        first_row: of the file, that the cut begins with.
     """
 
     clip: SpeechMotionClip
     rest: NDArray[np.float32]
+    first_row: int = 0
 
     @property
     def speaker(self) -> str:
@@ -44,15 +48,34 @@ class TrainingClip:
         return (self.clip.expression - self.rest)[:, columns]
 
 
-def load_clips(folder: Path) -> list[TrainingClip]:
+def clip_files(folder: Path, only: Collection[str] | None = None) -> list[Path]:
+    """Prepared clips below ``folder``, by name, unfinished ones left out.
+
+    Args:
+        folder: searched recursively.
+        only: names of the clips wanted; None = all.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    files = [file for file in sorted(folder.rglob("*.npz")) if not file.name.endswith(".tmp.npz")]
+    files = [file for file in files if only is None or file.stem in only]
+    if not files:
+        raise ConfigError(f"{folder}: no prepared talking clips; make them with data_gen/runs/build_av_corpus.py")
+    return files
+
+
+def load_clips(folder: Path, only: Collection[str] | None = None) -> list[TrainingClip]:
     """Every prepared clip below ``folder`` that has at least half a second of face.
+
+    Args:
+        folder: searched recursively.
+        only: names of the clips wanted; None = all.
 
     Raises:
         ConfigError: there is none, a file is foreign, or the clips do not belong together.
     """
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise ConfigError(f"{folder}: no prepared talking clips; make them with data_gen/runs/build_av_corpus.py")
+    files = clip_files(folder, only)
     try:
         clips = [SpeechMotionClip.load(file) for file in files]
     except (ValueError, OSError, KeyError) as error:
@@ -61,6 +84,11 @@ def load_clips(folder: Path) -> list[TrainingClip]:
     if len(kinds) > 1:
         raise ConfigError(f"{folder}: clips of different face models or features lie together; build them anew")
     return [prepare(clip) for clip in clips if clip.valid.sum() >= MIN_ROWS]
+
+
+def wanted_names(config: AudioToMotionTaskConfig) -> frozenset[str] | None:
+    """Clips that the variant may learn from; None = all."""
+    return clean_clips(read_speakers(ROOT / config.speakers)) if config.variant == "clean" else None
 
 
 def prepare(clip: SpeechMotionClip) -> TrainingClip:
@@ -82,7 +110,7 @@ def prepare(clip: SpeechMotionClip) -> TrainingClip:
         face_model_version=clip.face_model_version,
     )
     opening = np.where(trimmed.valid, trimmed.opening, np.nan)
-    return TrainingClip(trimmed, rest_expression(trimmed.expression, opening))
+    return TrainingClip(trimmed, rest_expression(trimmed.expression, opening), int(rows[0]))
 
 
 def speaker_folds(clips: Sequence[TrainingClip], n_folds: int, seed: int) -> dict[str, int]:
@@ -90,60 +118,4 @@ def speaker_folds(clips: Sequence[TrainingClip], n_folds: int, seed: int) -> dic
     seconds: dict[str, float] = {}
     for clip in clips:
         seconds[clip.speaker] = seconds.get(clip.speaker, 0.0) + len(clip) / clip.clip.rate_hz
-    order = sorted(seconds, key=lambda speaker: (-seconds[speaker], speaker))
-    if seed:
-        np.random.default_rng(seed).shuffle(order)
-    filled = [0.0] * n_folds
-    folds = {}
-    for speaker in order:
-        folds[speaker] = int(np.argmin(filled))
-        filled[folds[speaker]] += seconds[speaker]
-    return folds
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Windows: components ``[B, T, C]``, targets ``[B, T, U]`` and row weights ``[B, T]``."""
-
-    components: Tensor
-    targets: Tensor
-    weights: Tensor
-
-
-class WindowSampler:
-    """Draws windows of rows at random; long clips are drawn more often.
-
-    Args:
-        components: per clip ``[K, T, C]``, one of the K renderings is drawn each time.
-        targets: per clip ``[T, U]``. weights: per clip ``[T]``, 0 where there is no evidence.
-        window_rows: rows of a window; shorter clips are filled up with rows of weight 0.
-        rng: source of all randomness.
-    """
-
-    def __init__(
-        self,
-        components: Sequence[Tensor],
-        targets: Sequence[Tensor],
-        weights: Sequence[Tensor],
-        window_rows: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self._components, self._targets, self._weights = components, targets, weights
-        self._rows, self._rng = window_rows, rng
-        lengths = np.array([len(target) for target in targets], dtype=np.float64)
-        self._chance = lengths / lengths.sum()
-
-    def draw(self, count: int) -> Batch:
-        """``count`` windows."""
-        chosen = self._rng.choice(len(self._targets), count, p=self._chance)
-        parts = [self._window(int(index)) for index in chosen]
-        return Batch(*(torch.stack(values) for values in zip(*parts, strict=True)))
-
-    def _window(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        renderings, targets, weights = self._components[index], self._targets[index], self._weights[index]
-        start = int(self._rng.integers(0, max(1, len(targets) - self._rows + 1)))
-        rows = torch.arange(start, start + self._rows)
-        inside = rows < len(targets)
-        rows = rows.clamp_max(len(targets) - 1)
-        rendering = renderings[int(self._rng.integers(0, len(renderings)))]
-        return rendering[rows], targets[rows], weights[rows] * inside
+    return deal_speakers(seconds, n_folds, seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,29 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modules.audio2motion.closed_form import RidgeRows, ridge_filter, window_rows
 from modules.audio2motion.model import Audio2Motion
 from modules.audio2motion.motion_space import apply_deviation
 from modules.face_model.model import FaceModel
-from modules.structures.landmarks import LIP_CORNERS, LIP_GAP_PAIRS, OUTER_EYE_CORNERS
-from tasks.audio2motion.closed_form import RidgeRows, ridge_filter, window_rows
+from modules.metrics.lips import correlation
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
 from tasks.audio2motion.dataset_utils import TrainingClip
-from tasks.audio2motion.fitting import Material, project_clips
+from tasks.audio2motion.material import Material, project_clips
+from tasks.audio2motion.measures import lip_distances, z_scores
 
 MEASURES = ("opening", "width", "jawOpen")
+BOOTSTRAP_DRAWS = 2000
+_STILL = 1e-9
 
 
 def mouth_measures(expression: NDArray[np.float32], clip: TrainingClip, face_model: FaceModel) -> NDArray:
     """Opening, width (distances of 3-D landmarks over the outer eye corners') and jawOpen: ``[T, 3]``."""
-    identity = torch.from_numpy(clip.clip.identity)
-    points = face_model.landmarks(identity, torch.from_numpy(expression)).numpy().astype(np.float64)
-
-    def distance(first: int, second: int) -> NDArray[np.float64]:
-        return np.linalg.norm(points[:, first] - points[:, second], axis=1)
-
-    eyes = distance(*OUTER_EYE_CORNERS)
-    opening = np.mean([distance(a, b) for a, b in LIP_GAP_PAIRS], axis=0) / eyes
-    return np.stack([opening, distance(*LIP_CORNERS) / eyes, expression[:, face_model.unit("jawOpen")]], axis=1)
+    lips = lip_distances(expression, clip.clip.identity, face_model)
+    return np.concatenate([lips, expression[:, [face_model.unit("jawOpen")]]], axis=1)
 
 
 def tracked_measures(clip: TrainingClip, face_model: FaceModel) -> NDArray:
@@ -76,7 +73,7 @@ def score(clip: TrainingClip, predicted: NDArray, truth: NDArray) -> ClipScores:
     """Compare measures ``[T, 3]`` over the rows that have a face."""
     rows = clip.clip.valid
     pairs = list(zip(predicted[rows].T, truth[rows].T, strict=True))
-    correlation = [_correlation(p, t) for p, t in pairs]
+    correlation = [pearson(p, t) for p, t in pairs]
     spread = [float(p.std() / max(t.std(), 1e-9)) for p, t in pairs]
     return ClipScores(clip.clip.name, clip.speaker, np.array(correlation), np.array(spread))
 
@@ -114,7 +111,7 @@ def score_direct_ridge(
 ) -> list[ClipScores]:
     """The yardstick: ridge straight from components to the z-scored tracked measures, clean sound only."""
     rows = [
-        RidgeRows(components[0].numpy(), _z_scores(tracked_measures(clip, face_model)), clip.clip.valid.astype(float))
+        RidgeRows(components[0].numpy(), z_scores(tracked_measures(clip, face_model)), clip.clip.valid.astype(float))
         for clip, components in zip(train.clips, project_clips(model, train), strict=True)
     ]
     reach, step = max(config.model.linear_reach, 3), config.model.linear_step
@@ -126,12 +123,12 @@ def score_direct_ridge(
     ]
 
 
-def summarize(scores: Sequence[ClipScores], seed: int = 0, draws: int = 2000) -> dict[str, dict[str, float]]:
+def summarize(scores: Sequence[ClipScores], seed: int = 0, draws: int = BOOTSTRAP_DRAWS) -> dict[str, dict[str, float]]:
     """Mean and median over clips, 95 % interval over resampled speakers, and median spread, per measure."""
     table: dict[str, dict[str, float]] = {}
     r = np.array([s.correlation for s in scores])
     spread = np.array([s.spread for s in scores])
-    low, high = _speaker_bootstrap(r, [s.speaker for s in scores], np.random.default_rng(seed), draws)
+    low, high = speaker_bootstrap(r, [s.speaker for s in scores], np.random.default_rng(seed), draws)
     for column, name in enumerate(MEASURES):
         table[name] = {
             "r_mean": float(r[:, column].mean()),
@@ -143,27 +140,20 @@ def summarize(scores: Sequence[ClipScores], seed: int = 0, draws: int = 2000) ->
     return table
 
 
-def _speaker_bootstrap(
-    values: NDArray, speakers: Sequence[str], rng: np.random.Generator, draws: int
+def speaker_bootstrap(
+    values: NDArray, speakers: Sequence[str], rng: np.random.Generator, draws: int = BOOTSTRAP_DRAWS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """2.5 and 97.5 percentile of the mean over clips when whole speakers are drawn with replacement."""
-    groups: Mapping[str, list[int]] = {name: [] for name in dict.fromkeys(speakers)}
-    for index, name in enumerate(speakers):
-        groups[name].append(index)
-    rows = list(groups.values())
-    means = []
-    for _ in range(draws):
-        drawn = [index for group in rng.integers(0, len(rows), len(rows)) for index in rows[group]]
-        means.append(values[drawn].mean(axis=0))
-    low, high = np.percentile(np.array(means), [2.5, 97.5], axis=0)
+    """2.5 and 97.5 percentile of the mean over clips ``[N, M]`` when whole speakers are drawn with replacement."""
+    groups = [np.flatnonzero([speaker == name for speaker in speakers]) for name in dict.fromkeys(speakers)]
+    sums = np.stack([values[group].sum(axis=0) for group in groups])
+    sizes = np.array([len(group) for group in groups], dtype=np.float64)
+    drawn = rng.integers(0, len(groups), (draws, len(groups)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)[:, None]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
     return low, high
 
 
-def _correlation(first: NDArray, second: NDArray) -> float:
-    if first.std() < 1e-9 or second.std() < 1e-9:
-        return 0.0
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _z_scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.clip((values - values.mean(axis=0)) / (values.std(axis=0) + 1e-9), -4.0, 4.0)
+def pearson(first: NDArray, second: NDArray) -> float:
+    """Correlation; 0 where one does not move, for such a prediction explains nothing."""
+    r = correlation(first, second)
+    return 0.0 if math.isnan(r) or first.std() < _STILL or second.std() < _STILL else r

@@ -2,118 +2,108 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from modules.audio2motion.closed_form import RidgeRows, principal_components, ridge_filter
+from modules.audio2motion.members import VariationalMember
 from modules.audio2motion.model import Audio2Motion
-from modules.audio2motion.motion_space import columns_of
+from modules.audio2motion.sync_expert import SyncExpert
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint, save_checkpoint
+from modules.commons.device import pick_device
 from modules.commons.progress import Progress
-from modules.face_model.model import FaceModel
-from tasks.audio2motion.closed_form import RidgeRows, principal_components, ridge_filter
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
-from tasks.audio2motion.dataset_utils import TrainingClip, WindowSampler
-from tasks.audio2motion.losses import LipEffect, LipLoss, lip_effect
-from tasks.hooks import CallHook, ProgressHook, ScalarHook
+from tasks.audio2motion.losses import MotionLoss
+from tasks.audio2motion.material import Material, clip_source, make_material, project_clips
+from tasks.audio2motion.sampling import Batch, WindowSampler
+from tasks.audio2motion.schedule import RunningMean, learning_rate_share, rising_share
+from tasks.audio2motion.sync_training import draw_rng, expert_for
+from tasks.distributed import Ranks
+from tasks.hooks import CallHook, Hook, ProgressHook, ScalarHook
 from tasks.trainer import Trainer
+
+__all__ = ["Material", "fit_model", "make_material", "project_clips"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """Clips as tensors: targets ``[T, U]``, row weights ``[T]``, and what the units do."""
-
-    clips: Sequence[TrainingClip]
-    columns: Tensor
-    effect: LipEffect
-    targets: list[Tensor]
-    weights: list[Tensor]
-    n_expression: int
-
-    def subset(self, keep: Sequence[bool]) -> Material:
-        """The clips where ``keep`` is True."""
-        chosen = [index for index, wanted in enumerate(keep) if wanted]
-        return Material(
-            [self.clips[i] for i in chosen],
-            self.columns,
-            self.effect,
-            [self.targets[i] for i in chosen],
-            [self.weights[i] for i in chosen],
-            self.n_expression,
-        )
-
-
-def make_material(clips: Sequence[TrainingClip], face_model: FaceModel, config: AudioToMotionTaskConfig) -> Material:
-    """Targets and weights of clips."""
-    columns = columns_of(face_model.expression_names, config.model.units)
-    effect = lip_effect(face_model, torch.from_numpy(columns))
-    targets = [torch.from_numpy(clip.deviation(columns)) for clip in clips]
-    if config.loss.relative_motion:
-        targets = relative_motion(targets)
-    typical = float(np.median([len(clip) for clip in clips]))
-    weights = []
-    for clip in clips:
-        speech = np.where(clip.clip.is_speech, 1.0, config.loss.silence_weight)
-        share = (typical / len(clip)) ** config.loss.clip_length_power
-        weights.append(torch.from_numpy((share * speech * clip.clip.valid).astype(np.float32)))
-    return Material(clips, torch.from_numpy(columns), effect, targets, weights, face_model.n_expression)
-
-
-def relative_motion(deviations: Sequence[Tensor]) -> list[Tensor]:
-    """Give every clip the same mean (that over clips) and spread (the median over clips) of each unit.
-
-    How lively a speaker is and how a fit explains the mouth at rest cannot be heard; left in, both are noise that costs
-    0.04 of the correlation of mouth width. Units that hardly move in a clip are stretched by 2.5 at most.
-    """
-    means = torch.stack([d.mean(dim=0) for d in deviations])
-    spreads = torch.stack([d.std(dim=0) for d in deviations])
-    typical = spreads.median(dim=0).values
-    scales = (typical / spreads.clamp_min(1e-4)).clamp(0.3, 2.5)
-    return [(d - m) * s + means.mean(dim=0) for d, m, s in zip(deviations, means, scales, strict=True)]
-
-
-def learning_rate_share(step: int, max_updates: int) -> float:
-    """Linear rise over the first tenth, then half a cosine down to 0 after the last step."""
-    warm_up = max(1, max_updates // 10)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / max(1, max_updates - warm_up))
-
-
 class A2MTask:
-    """Training steps of all members side by side."""
+    """Training steps of all members side by side.
 
-    def __init__(self, model: Audio2Motion, material: Material, config: AudioToMotionTaskConfig) -> None:
-        self.model, self._config = model.train(), config
-        components = project_clips(model, material)
-        rng = np.random.default_rng(config.seed)
-        self._sampler = WindowSampler(components, material.targets, material.weights, config.window_rows, rng)
-        self._noise = torch.Generator().manual_seed(config.seed)
-        self._loss = LipLoss(material.effect, torch.cat(material.targets), config.loss)
+    Args:
+        model: the network, on the device it is trained on.
+        material: what it learns from.
+        sampler: draws windows of it.
+        config: the task's configuration.
+        expert: judges predicted motion when ``loss.sync_weight`` is not 0.
+        ranks: the other processes that train the same network.
+    """
+
+    def __init__(
+        self,
+        model: Audio2Motion,
+        material: Material,
+        sampler: WindowSampler,
+        config: AudioToMotionTaskConfig,
+        *,
+        expert: SyncExpert | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.model, self._config, self._expert, self._ranks = model.train(), config, expert, ranks or Ranks()
+        self._device, self._sampler = model.projection.mean.device, sampler
+        self._noise = torch.Generator().manual_seed(config.seed + self._ranks.rank)
+        self._loss = MotionLoss(
+            material.effect.to(self._device), torch.cat(material.targets).to(self._device), config.loss
+        )
         self.optimizer = torch.optim.AdamW(model.networks.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.mean = RunningMean(model.networks, config.ema_decay) if config.ema_decay else None
 
     def training_step(self, step: int) -> Mapping[str, Tensor]:
         """One update; see ``tasks.trainer``."""
-        batch = self._sampler.draw(self._config.batch_windows)
-        outputs = self.model.member_deviations(batch.components, self._noise)
-        losses = [self._loss(output, batch.targets, batch.weights) for output in outputs]
+        config = self._config
+        rng = draw_rng(config.seed, self._ranks.rank, step)
+        batch = self._sampler.draw(config.batch_windows, rng, step).to(self._device)
+        terms = [self._member_terms(network, batch, step) for network in self.model.networks]
+        total = torch.stack([term for member in terms for term in member.values()]).sum()
         for group in self.optimizer.param_groups:
-            group["lr"] = self._config.lr * learning_rate_share(step, self._config.max_updates)
-        loss = torch.stack(losses).sum()
+            group["lr"] = config.lr * learning_rate_share(step, config.max_updates)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
+        self._ranks.average([p.grad for p in self.model.networks.parameters() if p.grad is not None])
         self.optimizer.step()
-        return {"loss": loss.detach() / len(losses)}
+        if self.mean is not None:
+            self.mean.update(self.model.networks, step)
+        names = dict.fromkeys(name for member in terms for name in member)
+        parts = {name: torch.stack([m[name].detach() for m in terms if name in m]).mean() for name in names}
+        return {"loss": total.detach() / len(terms), **parts}
+
+    def _member_terms(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Weighted loss terms of one member, each with feature noise of its own."""
+        components = self.model.noisy_components(batch.components, self._noise)
+        if not isinstance(network, VariationalMember):
+            return self._motion_terms(network(components), batch)
+        config = self._config.loss
+        made = network.reconstruct(components, batch.targets, batch.weights, self._noise)
+        terms = {f"code {name}": value for name, value in self._motion_terms(made.units, batch).items()}
+        share = rising_share(step, self._config.max_updates, config.kl_warm_up)
+        terms["divergence"] = config.kl_weight * share * made.divergence
+        if config.likeliest_weight:
+            likeliest = self._motion_terms(network(components), batch)
+            terms.update({name: config.likeliest_weight * value for name, value in likeliest.items()})
+        return terms
+
+    def _motion_terms(self, predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
+        terms = self._loss(predicted, batch)
+        if self._expert is not None:
+            verdict = self._expert.loss(batch.components, predicted, batch.weights)
+            terms["sync"] = self._config.loss.sync_weight * verdict
+        return terms
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Everything a resumed run needs, as tensors."""
@@ -121,59 +111,107 @@ class A2MTask:
         for index, values in self.optimizer.state_dict()["state"].items():
             moments.update({f"{index}.{name}": torch.as_tensor(value) for name, value in values.items()})
         generators = {"noise": self._noise.get_state(), "dropout": torch.get_rng_state()}
-        return {"model": self.model.state_dict(), "optimizer": moments, "generators": generators}
+        if self._device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self._device)
+        mean = self.mean.values if self.mean is not None else {}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": moments,
+            "generators": generators,
+            "mean": dict(mean),
+        }
 
-    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
-        """Go on after ``step`` updates from what ``state`` gave."""
+    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Go on from what ``state`` gave; the sampler needs none, a step's draws follow from its number."""
         self.model.load_state_dict(dict(tensors["model"]))
-        for _ in range(step):  # the sampler has no state to store: draw what was drawn
-            self._sampler.draw(self._config.batch_windows)
         state = self.optimizer.state_dict()
         moments: dict[int, dict[str, Any]] = {}
         for key, value in tensors["optimizer"].items():
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**state, "state": moments})
-        self._noise.set_state(tensors["generators"]["noise"])
-        torch.set_rng_state(tensors["generators"]["dropout"])
+        if self.mean is not None:
+            self.mean.load(tensors["mean"])
+        if not self._ranks.is_first:
+            return  # the state is the first process's; the others go on with noise of their own
+        self._noise.set_state(tensors["generators"]["noise"].cpu())
+        torch.set_rng_state(tensors["generators"]["dropout"].cpu())
+        if self._device.type == "cuda" and "cuda" in tensors["generators"]:
+            torch.cuda.set_rng_state(tensors["generators"]["cuda"].cpu(), self._device)
 
 
 def fit_model(
-    material: Material, config: AudioToMotionTaskConfig, work_dir: Path, progress: Progress, what: str
+    material: Material,
+    config: AudioToMotionTaskConfig,
+    work_dir: Path,
+    progress: Progress,
+    what: str,
+    *,
+    ranks: Ranks | None = None,
 ) -> Audio2Motion:
     """Train a network from scratch, or from the state an interrupted run left in ``work_dir``.
 
+    Args:
+        material: what it learns from.
+        config: the task's configuration.
+        work_dir: states and logs.
+        progress: told the steps.
+        what: named to ``progress``.
+        ranks: the other processes that train the same network.
+
     Returns:
-        the network in evaluation mode, gain 1.
+        the network on the CPU, in evaluation mode, gain 1.
     """
+    ranks = ranks or Ranks()
     torch.manual_seed(config.seed)
     model = Audio2Motion(config.model, material.columns, material.n_expression)
     set_projection(model, material)
     set_linear_member(model, material, config.ridge_penalty)
+    set_unit_scales(model, material)
     if len(model.networks) == 0:
         return model.eval()
-    task = A2MTask(model, material, config)
-    state_dir, made_of = work_dir / "state", {"material": fingerprint(material)}
+    device = pick_device(config.device)
+    model = model.to(device)
+    sampler = WindowSampler(clip_source(model, material, config, ranks.rank), config.window_rows, config.speed_range)
+    expert = None
+    if config.loss.sync_weight:
+        width = config.model.n_components
+        expert = expert_for(material, sampler, width, config, work_dir, progress, what, device=device, ranks=ranks)
+    torch.manual_seed(config.seed + ranks.rank)  # equal weights, but dropout of its own in each process
+    task = A2MTask(model, material, sampler, config, expert=expert, ranks=ranks)
+    _train(task, material, config, work_dir, progress, what, ranks)
+    return model.cpu().eval()
+
+
+def _train(
+    task: A2MTask,
+    material: Material,
+    config: AudioToMotionTaskConfig,
+    work_dir: Path,
+    progress: Progress,
+    what: str,
+    ranks: Ranks,
+) -> None:
+    state_dir, made_of = work_dir / "state", {"material": material.fingerprint()}
     start = _resume(task, state_dir, config, made_of)
+    parameters = list(task.model.networks.parameters())
+    ranks.check_same(parameters, "before training")
 
     def keep(step: int) -> None:
         save_checkpoint(state_dir, task.state(), config, step, made_of)
 
-    hooks = [
-        ProgressHook(progress, what),
-        ScalarHook(work_dir / "log", config.log_interval),
-        CallHook(keep, config.state_interval),
-    ]
+    hooks: list[Hook] = []
+    if ranks.is_first:
+        hooks = [
+            ProgressHook(progress, what),
+            ScalarHook(work_dir / "log", config.log_interval),
+            CallHook(keep, config.state_interval),
+        ]
     Trainer(task, config.max_updates, hooks, start).fit()
-    return model.eval()
-
-
-def fingerprint(material: Material) -> str:
-    """Hash that changes with the clips' targets and weights."""
-    digest = hashlib.sha256()
-    for clip, targets, weights in zip(material.clips, material.targets, material.weights, strict=True):
-        digest.update(clip.clip.name.encode() + targets.numpy().tobytes() + weights.numpy().tobytes())
-    return digest.hexdigest()
+    ranks.check_same(parameters, "after training")
+    ranks.wait()
+    if task.mean is not None:
+        task.mean.copy_to(task.model.networks)
 
 
 def _resume(task: A2MTask, state_dir: Path, config: AudioToMotionTaskConfig, made_of: Mapping[str, str]) -> int:
@@ -184,7 +222,7 @@ def _resume(task: A2MTask, state_dir: Path, config: AudioToMotionTaskConfig, mad
     if saved.extra != made_of or saved.config(AudioToMotionTaskConfig) != config:
         logger.info("%s: state of another run, starting anew", state_dir)
         return 0
-    task.restore(saved.tensors, saved.step)
+    task.restore(saved.tensors)
     return saved.step
 
 
@@ -196,22 +234,26 @@ def set_projection(model: Audio2Motion, material: Material) -> None:
     model.projection.matrix.copy_(matrix)
 
 
-@torch.no_grad()
-def project_clips(model: Audio2Motion, material: Material) -> list[Tensor]:
-    """Components ``[K, T, C]`` of every clip."""
-    return [model.projection(torch.from_numpy(clip.clip.features.astype(np.float32))) for clip in material.clips]
+def set_unit_scales(model: Audio2Motion, material: Material) -> None:
+    """Tell variational members how far units move."""
+    spread = torch.cat(material.targets).std(dim=0).clamp_min(1e-3)
+    for network in model.networks:
+        if isinstance(network, VariationalMember):
+            network.unit_scale.copy_(spread)
 
 
 def set_linear_member(model: Audio2Motion, material: Material, penalty: float) -> None:
-    """Solve the linear member on all renderings."""
+    """Solve the linear member on the clean rendering of the clips in memory; the others cost it 0.006 of r."""
     if model.linear is None:
         return
-    renderings = [c.numpy() for c in project_clips(model, material)]
-    rows = (
-        RidgeRows(rendering, target.numpy(), weight.numpy())
-        for clip, target, weight in zip(renderings, material.targets, material.weights, strict=True)
-        for rendering in clip
+    kernel, bias = ridge_filter(
+        _ridge_rows(model, material), model.config.linear_reach, model.config.linear_step, penalty
     )
-    kernel, bias = ridge_filter(rows, model.config.linear_reach, model.config.linear_step, penalty)
     model.linear.filter.weight.data.copy_(torch.from_numpy(kernel.transpose(2, 1, 0)))
     model.linear.filter.bias.data.copy_(torch.from_numpy(bias))  # type: ignore[union-attr]
+
+
+def _ridge_rows(model: Audio2Motion, material: Material) -> Iterator[RidgeRows]:
+    renderings = project_clips(model, material)
+    for clip, target, weight in zip(renderings, material.targets, material.weights, strict=True):
+        yield RidgeRows(clip[0].numpy(), target.numpy(), weight.numpy())

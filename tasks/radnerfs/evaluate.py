@@ -22,12 +22,13 @@ if __name__ == "__main__":  # `python tasks/radnerfs/evaluate.py` puts this file
 import numpy as np
 
 from modules.commons.errors import GeneFaceError
+from modules.commons.hparams import parse_hparams
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import IDENTITIES
 from modules.radnerfs.person import PersonField
 from modules.video.png import write_png
-from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
+from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
 from tasks.radnerfs.held_out_table import (
     MATCHED,

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from modules.commons.device import pick_device
 from modules.commons.errors import CheckpointError, GeneFaceError
+from modules.commons.hparams import parse_hparams
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
@@ -32,7 +33,7 @@ from modules.face_model.correction import same_correction
 from modules.face_model.model import FaceModel
 from modules.metrics.picture import psnr, ssim_map
 from modules.radnerfs.person import PersonField
-from tasks.configs import RADNeRFTaskConfig, load_any, parse_hparams
+from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.radnerfs.dataset_utils import RADNeRFDataset
 from tasks.radnerfs.radnerf import load_dataset, load_person
 from tasks.radnerfs.retrieval import RetrievalBaseline

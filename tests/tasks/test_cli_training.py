@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from modules.commons.checkpoint import load_checkpoint, save_checkpoint
+from modules.commons.hparams import parse_hparams
 from modules.structures.dataset import NeRFDataset
 from tasks import run as command
-from tasks.configs import load_any, parse_hparams
+from tasks.configs import load_any
 from tasks.radnerfs import radnerf
 from tests.support.tiny_run import STEPS, listening, tiny_run
 

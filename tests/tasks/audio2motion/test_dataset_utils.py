@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
-import torch
 
 from modules.commons.errors import ConfigError
 from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
-from tasks.audio2motion.dataset_utils import WindowSampler, load_clips, prepare, speaker_folds
+from tasks.audio2motion.dataset_utils import load_clips, prepare, speaker_folds
 from tests.support.talking_clips import talking_clip
 
 
@@ -51,24 +49,3 @@ def test_folds_hold_whole_speakers_and_are_balanced(face_model, seed):
     assert set(folds) == {f"s{i}" for i in range(7)} and set(folds.values()) == {0, 1, 2}
     sizes = [sum(folds[clip.speaker] == fold for clip in clips) for fold in range(3)]
     assert max(sizes) - min(sizes) <= 2
-
-
-def test_windows_are_runs_of_one_clip_with_padding_weighted_zero():
-    lengths = (5, 40)
-    components = [torch.stack([torch.arange(n).float()[:, None] + 100 * i] * 2) for i, n in enumerate(lengths)]
-    components[1][1] += 0.5
-    targets = [rendering[0] for rendering in components]
-    weights = [torch.ones(n) for n in lengths]
-    sampler = WindowSampler(components, targets, weights, 8, np.random.default_rng(0))
-    batch = sampler.draw(64)
-    assert batch.components.shape == (64, 8, 1) and batch.weights.shape == (64, 8)
-    seen = set()
-    for rows, values, weight in zip(batch.components, batch.targets, batch.weights, strict=True):
-        first = float(values[0, 0])
-        count = 5 if first < 100 else 8
-        assert weight.tolist() == [1.0] * count + [0.0] * (8 - count)
-        assert values[:count, 0].tolist() == [first + step for step in range(count)]
-        seen.add(float((rows - values).unique()))
-    assert seen == {0.0, 0.5}
-    again = WindowSampler(components, targets, weights, 8, np.random.default_rng(0)).draw(64)
-    assert all(torch.equal(a, b) for a, b in itertools.zip_longest(again.components, batch.components))

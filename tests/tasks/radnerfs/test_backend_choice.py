@@ -33,6 +33,6 @@ def test_a_person_trained_with_triton_is_rendered_on_a_cpu(tmp_path):
 
 
 def test_training_insists_on_the_configured_one(tmp_path):
-    prepare_synthetic_clip(tmp_path)
+    prepare_synthetic_clip(tmp_path, n_frames=11)
     with pytest.raises(BackendUnavailableError, match="triton was asked for on cpu"):
         train(tiny_config(tmp_path, backend="triton"), tmp_path / "head", silent)
