@@ -53,7 +53,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Performance:
-    """One face that is to speak anew: who it is, what it says and how each output frame is edited."""
+    """One face that is to speak anew: who it is, what it says and how each output frame is edited.
+
+    ``adaptation`` says whether the person's own way of speaking was learnt, and why.
+    """
 
     source: PreparedSource
     identity: Identity
@@ -61,6 +64,7 @@ class Performance:
     sound: Path
     speech: AudioClip
     motion: MotionSequence
+    adaptation: str = ""
 
 
 @dataclass(slots=True)
@@ -243,8 +247,14 @@ def _editors(
     with torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext():
         return [
             FrameEditor(
-                job, part.source, IdentityRenderer(part.identity.checkpoint, part.source.face_model, job.device),
-                part.plan, timeline.rows,
+                job,
+                part.source,
+                IdentityRenderer(
+                    part.identity.checkpoint, part.source.face_model, job.device,
+                    postnet_ckpt=job.controls.postnet_ckpt,
+                ),
+                part.plan,
+                timeline.rows,
             )
             for part in performances
         ]  # fmt: skip
@@ -296,8 +306,9 @@ def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, perfo
         tables = part.source.workspace
         for path in (tables.coeffs, tables.hands, tables.crop_metadata):
             digest.update(file_sha256(path).encode())
-        for path in sorted(path for path in part.identity.checkpoint.glob("*") if path.is_file()):
-            digest.update(file_sha256(path).encode())
+        for folder in filter(None, (part.identity.checkpoint, job.controls.postnet_ckpt)):
+            for path in sorted(path for path in folder.glob("*") if path.is_file()):
+                digest.update(file_sha256(path).encode())
     return digest.hexdigest()
 
 
@@ -375,6 +386,7 @@ def _face_summary(part: Performance, area: AreaMeter, video: PreparedVideo) -> F
         drv_aud=str(part.sound),
         identity=str(part.identity.checkpoint),
         identity_trained_now=part.identity.trained_now,
+        adaptation=part.adaptation,
         frames_edited=area.frames,
         frames_passed_through={reason: n for reason, n in part.plan.counts().items() if reason != "edited"},
         face_height_px=round(part.source.face_height_px, 1),

@@ -6,29 +6,62 @@ Reads: the audio → motion checkpoint and the speech encoder. Writes: nothing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_gen.utils.process_audio.extract_whisper import EXTRACTOR, RATE_HZ, WhisperEncoder, row_count
-from data_gen.utils.process_audio.resample_audio_to_16k import is_silent
-from data_gen.utils.process_audio.vad import detect_speech
+from data_gen.utils.process_audio.extract_whisper import RATE_HZ, WhisperEncoder
+from data_gen.utils.process_audio.features import whisper_file as encoder_file
+from data_gen.utils.process_audio.front_end import prepare_speech
+from data_gen.utils.process_audio.speech_detector import SpeechDetector
+from modules.audio2motion.chunked import answer_in_chunks
 from modules.audio2motion.model import Audio2Motion
 from modules.audio2motion.motion_space import speech_envelope
+from modules.audio2motion.take import Take
 from modules.commons.checkpoint import Checkpoint, load_checkpoint
 from modules.commons.errors import CheckpointError, first_line
+from modules.commons.workspace import SPEECH_DETECTOR_FILE
+from modules.postnet.person_motion import PersonMotion
 from modules.structures.audio import AudioClip
 from modules.structures.motion import MotionSequence
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
 
 logger = logging.getLogger(__name__)
 
+SilenceMode = Literal["fade", "close", "keep"]
+SILENCE_MODES: tuple[SilenceMode, ...] = get_args(SilenceMode)
+
 RELEASE_S = 0.16
 """Lips come to rest within this time after the last sound."""
+_FETCHED_ENCODERS = ("whisper-tiny", "whisper-base")
 _CLOSURE_REACH_ROWS = 4
 _CLOSURE_DEPTH_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeardSpeech:
+    """A clip's sound, row by row: deviation ``[T, E]`` before any gate, features ``[T, C]``, speech and gate ``[T]``.
+
+    ``opening_effect [E]`` is the lip opening, dm, that one unit of each coefficient adds.
+    """
+
+    deviation: NDArray[np.float32]
+    features: NDArray[np.float32]
+    is_speech: NDArray[np.bool_]
+    gate: NDArray[np.float32]
+    rate_hz: float
+    extractor: str
+    opening_effect: NDArray[np.float32]
+
+    @property
+    def opening(self) -> NDArray[np.float32]:
+        """``[T]`` lip opening over rest, dm."""
+        return (self.gate * (self.deviation @ self.opening_effect)).astype(np.float32)
 
 
 class AudioToMotion:
@@ -42,7 +75,7 @@ class AudioToMotion:
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt, or for another face model or encoder.
-        ModelFileError: the speech encoder is missing or corrupt.
+        ModelFileError: the speech encoder or the speech detector is missing or corrupt.
     """
 
     def __init__(
@@ -59,15 +92,22 @@ class AudioToMotion:
                 f"{checkpoint_dir}: made for face model {checkpoint.face_model_version}, "
                 f"but {face_model_version} is in use; train it again with scripts/train_audio2motion.sh"
             )
-        if checkpoint.extra.get("extractor") != EXTRACTOR:
+        wanted = str(checkpoint.extra.get("extractor"))
+        self._encoder = _encoder_for(wanted, whisper_file, device)
+        if self._encoder.stands_for != wanted:
             raise CheckpointError(
-                f"{checkpoint_dir}: wants {checkpoint.extra.get('extractor')!r} features, this version makes "
-                f"{EXTRACTOR!r}; train it again with scripts/train_audio2motion.sh"
+                f"{checkpoint_dir}: wants {wanted!r} features, this version makes "
+                f"{self._encoder.stands_for!r}; train it again with scripts/train_audio2motion.sh"
             )
         self._model = _build_model(checkpoint).to(device)
         self._version = face_model_version
         self._device = torch.device(device)
-        self._encoder = WhisperEncoder(whisper_file, device)
+        self._detector = SpeechDetector(SPEECH_DETECTOR_FILE)
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """Columns of the units that are predicted, among the face model's coefficients."""
+        return self._model.columns.cpu().numpy()
 
     def predict(
         self,
@@ -76,6 +116,8 @@ class AudioToMotion:
         temperature: float = 0.0,
         mouth_amp: float = 1.0,
         generator: torch.Generator | None = None,
+        silence: SilenceMode = "fade",
+        person: PersonMotion | None = None,
     ) -> MotionSequence:
         """Motion at 50 Hz as **deviations from this person's mouth at rest**.
 
@@ -84,49 +126,101 @@ class AudioToMotion:
 
         Args:
             clip: 16 kHz mono.
-            temperature: 0 averages the model's members; above 0 weighs them at random, for variety between takes.
-            mouth_amp: factor on the deviation; 1 opens the lips as far as people do.
+            temperature: 0 averages the model's members; above 0 weighs them at random and draws from those that have
+                a distribution, for variety between takes.
+            mouth_amp: factor on the deviation; 1 opens the lips as far as people do, or as far as ``person`` does.
             generator: source of that randomness; needed when ``temperature`` > 0.
+            silence: 'keep' leaves the model's own answer to silence (breath, lips held open) in a clip that holds
+                speech; the others bring the mouth to rest.
+            person: how a person differs from the general prediction; None = not at all.
 
         Returns:
             one row per 20 ms of sound, ``is_speech`` holding the soft gate and ``opening`` the lip opening over rest.
+
+        Raises:
+            ValueError: a number is out of range, or ``person`` belongs to another model.
         """
         if mouth_amp < 0 or temperature < 0:
             raise ValueError(f"mouth_amp and temperature must not be negative, got {mouth_amp} and {temperature}")
-        if is_silent(clip):
-            logger.warning("the driving sound is silent: the lips stay at rest throughout")
-            return self._motion(np.zeros((row_count(clip), self._model.n_expression), np.float32), clip, None)
-        envelope = speech_envelope(detect_speech(clip), RATE_HZ, release_s=RELEASE_S)
-        if not envelope.any():
-            logger.warning("no speech was found in the driving sound: the lips stay at rest throughout")
-        deviation = self._deviation(clip, _member_shares(self._model, temperature, generator))
-        return self._motion(mouth_amp * envelope[:, None] * deviation, clip, envelope)
+        self._check(person)
+        take = Take.draw(self._model.n_members, temperature, generator)
+        speech = prepare_speech(clip, self._detector)
+        for sentence in speech.warnings:
+            logger.warning("driving sound: %s", sentence)
+        gate = speech_envelope(speech.is_speech, RATE_HZ, release_s=RELEASE_S)
+        if not gate.any():
+            return self._motion(np.zeros((len(gate), self._model.n_expression), np.float32), gate)
+        deviation = self._deviation(self._encoder.extract_windows(speech.clip), take, person)
+        shown = deviation if silence == "keep" else gate[:, None] * deviation
+        return self._motion(mouth_amp * shown, gate)
+
+    def hear(self, clip: AudioClip) -> HeardSpeech:
+        """What a person is learnt from: the general motion and the features of a clip of a few minutes at most."""
+        speech = prepare_speech(clip, self._detector)
+        features = self._encoder.extract(speech.clip).values
+        return HeardSpeech(
+            deviation=self._deviation(((0, features),), None, None),
+            features=features,
+            is_speech=speech.is_speech,
+            gate=speech_envelope(speech.is_speech, RATE_HZ, release_s=RELEASE_S),
+            rate_hz=float(RATE_HZ),
+            extractor=self._encoder.stands_for,
+            opening_effect=self._model.opening_effect.cpu().numpy(),
+        )
+
+    def _check(self, person: PersonMotion | None) -> None:
+        if person is not None and (person.face_model_version, person.extractor) != (
+            self._version,
+            self._encoder.stands_for,
+        ):
+            raise ValueError(
+                f"a person of {person.face_model_version} and {person.extractor} cannot be put on motion of "
+                f"{self._version} and {self._encoder.stands_for}"
+            )
 
     @torch.inference_mode()
-    def _deviation(self, clip: AudioClip, shares: torch.Tensor | None) -> NDArray[np.float32]:
-        """``[T, E]``; features are projected window by window, so that long sound needs little memory."""
-        components = torch.cat(
-            [
-                self._model.projection(torch.from_numpy(rows).to(self._device))
-                for _, rows in self._encoder.extract_windows(clip)
-            ]
-        )
-        if shares is not None:
-            shares = shares.to(self._device)
-        units = self._model.unit_deviations(components[None], shares)
-        return self._model.stretched(units)[0].cpu().numpy()
+    def _deviation(
+        self,
+        windows: Iterable[tuple[int, NDArray[np.float32]]],
+        take: Take | None,
+        person: PersonMotion | None,
+    ) -> NDArray[np.float32]:
+        """``[T, E]``; window by window and chunk by chunk, so that long sound needs little memory.
 
-    def _motion(
-        self, expression: NDArray[np.float32], clip: AudioClip, envelope: NDArray[np.float32] | None
-    ) -> MotionSequence:
+        Args:
+            windows: features, see ``WhisperEncoder.extract_windows``.
+            take: of the members; None = their mean.
+            person: see ``predict``.
+        """
+        reduced: list[NDArray[np.float32]] = []
+
+        def components() -> Iterator[torch.Tensor]:
+            for _, rows in windows:
+                if person is not None:
+                    reduced.append(person.reducer(rows))
+                yield self._model.projection(torch.from_numpy(rows).to(self._device))
+
+        def answer(rows: torch.Tensor, first: int) -> torch.Tensor:
+            return self._model.stretched(self._model.unit_deviations(rows[None], take, first))[0]
+
+        deviation = torch.cat(list(answer_in_chunks(components(), answer))).cpu().numpy()
+        return deviation if person is None else person(deviation, np.concatenate(reduced))
+
+    def _motion(self, expression: NDArray[np.float32], gate: NDArray[np.float32]) -> MotionSequence:
         effect = self._model.opening_effect.cpu().numpy()
         return MotionSequence(
             expression=expression.astype(np.float32),
-            is_speech=np.zeros(row_count(clip), np.float32) if envelope is None else envelope,
+            is_speech=gate,
             rate_hz=float(RATE_HZ),
             face_model_version=self._version,
             opening=(expression @ effect).astype(np.float32),
         )
+
+
+def _encoder_for(features: str, whisper_file: Path, device: torch.device | str) -> WhisperEncoder:
+    """The encoder that makes the features a checkpoint names: the embedded one, or one that the user has fetched."""
+    name = features.split("/", 1)[0]
+    return WhisperEncoder(encoder_file(name) if name in _FETCHED_ENCODERS else whisper_file, device)
 
 
 def _build_model(checkpoint: Checkpoint) -> Audio2Motion:
@@ -144,14 +238,6 @@ def _build_model(checkpoint: Checkpoint) -> Audio2Motion:
 
 def _full(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
-
-
-def _member_shares(model: Audio2Motion, temperature: float, generator: torch.Generator | None) -> torch.Tensor | None:
-    if temperature == 0:
-        return None
-    if generator is None:
-        raise ValueError("temperature above 0 needs a generator")
-    return torch.softmax(temperature * torch.randn(model.n_members, generator=generator), dim=0)
 
 
 def sample_motion(motion: MotionSequence, times_s: NDArray[np.floating]) -> NDArray[np.float32]:

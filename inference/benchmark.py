@@ -28,7 +28,7 @@ import torch
 from inference.benchmark_gpu.tables import main as measure_gpu
 from inference.benchmark_result import Benchmark, StageTiming, report, write_json
 from inference.benchmark_stages import Stage, open_scene, stages_of
-from inference.jobs import CommandParser
+from inference.command_line import CommandParser
 from inference.output_checks import check_output
 from modules.commons.checkpoint import is_checkpoint
 from modules.commons.device import DeviceName, pick_device

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
+from inference.adapting import own_motion
 from inference.arbitrary_video import Performance, find_or_train_identity, predict_motion
 from inference.driving import plan_speech
-from inference.edit_plan import EditConfig
 from inference.face_choice import FaceChoice, chosen_faces, speech_of_faces
 from inference.face_sheet import list_faces
 from inference.jobs import ArbitraryJob
@@ -148,17 +148,19 @@ def rehearse(
         except NoFaceError as error:
             failures[cast.source.face] = error
             continue
-        speech, motion = heard[cast.sound]
+        speech, general = heard[cast.sound]
+        motion, adaptation = own_motion(job, cast.source, speech, general)
         plan = plan_speech(
             cast.source,
             motion,
             timeline.rows,
             timeline.speech_s,
-            config=replace(EditConfig(), fade_s=job.fade_s),
+            config=job.controls.edit_config(job.fade_s),
             shot_starts=timeline.shot_starts(video.index.shot_starts),
             in_part=timeline.in_part,
             other_speaks=~cast.on[timeline.rows],
+            blink_mode=job.controls.blink_mode,
         )
-        performances.append(Performance(cast.source, identity, plan, cast.sound, speech, motion))
+        performances.append(Performance(cast.source, identity, plan, cast.sound, speech, motion, adaptation))
     _say_or_raise(failures, found=bool(performances))
     return performances

@@ -12,15 +12,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data_gen.utils.process_audio.features import build_extractor
 from inference.audio_to_motion import AudioToMotion, sample_motion
+from inference.blinks import eyes_open, with_blinks
+from inference.controls import BlinkMode
 from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
 from inference.jobs import SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
+from inference.official_motion import OfficialMotion, is_official
 from inference.prepared import PreparedSource
 from inference.usable_faces import CLEAN_COVER, MAX_RESIDUAL
 from modules.audio2motion.motion_space import rest_expression
-from modules.commons.workspace import AUDIO2MOTION_DIR, WHISPER_FILE
-from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS
+from modules.audio2motion.official import load_official
+from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE
+from modules.face_model.bfm import BfmModel
+from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
+from modules.postnet.person_motion import PersonMotion
 from modules.structures.audio import AudioClip
 from modules.structures.crops import warp_affine
 from modules.structures.landmarks import lip_opening
@@ -36,13 +43,45 @@ SMILE_ROWS = np.array(
 
 
 def speech_motion(options: SpeechOptions, speech: AudioClip, face_model_version: str) -> MotionSequence:
-    """Speech to the deviation of the mouth from rest, 50 Hz."""
-    predictor = AudioToMotion(options.a2m_ckpt or AUDIO2MOTION_DIR, WHISPER_FILE, face_model_version)
+    """Speech to the deviation of anybody's mouth from rest: 50 Hz, or 25 by an official checkpoint of GeneFace++.
+
+    Raises:
+        GeneFaceError: the checkpoint, or what it needs, is missing or wrong.
+    """
+    if options.a2m_ckpt is not None and is_official(options.a2m_ckpt):
+        return _official_motion(options, options.a2m_ckpt, speech)
+    return spoken(speech_predictor(options, face_model_version), options, speech)
+
+
+def _official_motion(options: SpeechOptions, checkpoint: Path, speech: AudioClip) -> MotionSequence:
+    network = load_official(checkpoint)
+    pitch = build_extractor("f0") if network.hears_pitch else None
+    model = FaceModel.load(FACE_MODEL_FILE)
+    official = OfficialMotion(network, build_extractor("hubert"), pitch, model, BfmModel.load())
+    return official.predict(
+        speech,
+        temperature=options.temperature,
+        mouth_amp=options.mouth_amp,
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+
+
+def speech_predictor(options: SpeechOptions, face_model_version: str) -> AudioToMotion:
+    """The audio → motion model that a job asks for."""
+    return AudioToMotion(options.a2m_ckpt or AUDIO2MOTION_DIR, WHISPER_FILE, face_model_version)
+
+
+def spoken(
+    predictor: AudioToMotion, options: SpeechOptions, speech: AudioClip, person: PersonMotion | None = None
+) -> MotionSequence:
+    """What a speech does to the mouth: anybody's, or one person's."""
     return predictor.predict(
         speech,
         temperature=options.temperature,
         mouth_amp=options.mouth_amp,
         generator=torch.Generator().manual_seed(options.seed),
+        silence=options.controls.silence,
+        person=person,
     )
 
 
@@ -56,6 +95,7 @@ def plan_speech(
     shot_starts: NDArray[np.int64] | None = None,
     in_part: NDArray[np.bool_] | None = None,
     other_speaks: NDArray[np.bool_] | None = None,
+    blink_mode: BlinkMode = "source",
 ) -> EditPlan:
     """The new expression of every frame of a performance.
 
@@ -68,14 +108,17 @@ def plan_speech(
         shot_starts: ascending output frames that begin a shot; None = one shot.
         in_part: bool ``[N]`` output frames that may be edited; None = all.
         other_speaks: bool ``[N]`` output frames that are another face's turn; None = none.
+        blink_mode: see ``with_blinks``.
     """
     config = config or EditConfig()
     tracked = source_motion(source, rows, times_s, config.max_residual)
     sampled = sample_motion(motion, times_s)
-    return plan_edits(
+    plan = plan_edits(
         tracked, motion, sampled, mouth_units=MOUTH_ROWS, smile_units=SMILE_ROWS, config=config,
         shot_starts=shot_starts, in_part=in_part, other_speaks=other_speaks,
     )  # fmt: skip
+    open_eyes = eyes_open(source.coeffs.expression[source.coeffs.valid])
+    return replace(plan, expression=with_blinks(plan.expression, times_s, blink_mode, open_eyes))
 
 
 def source_motion(

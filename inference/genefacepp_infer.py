@@ -24,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
+from inference.adapting import own_motion
 from inference.arbitrary_video import DebugStrips
+from inference.command_line import CommandParser, add_shared_arguments
 from inference.driving import (
     end_rays_at,
     occlusion_in,
@@ -32,10 +34,10 @@ from inference.driving import (
     speech_motion,
     speech_track,
 )
-from inference.edit_plan import EditPlan
+from inference.edit_plan import EditConfig, EditPlan
 from inference.face_compositor import FaceCompositor
 from inference.frame_editor import final_alpha
-from inference.jobs import ClassicJob, CommandParser, add_shared_arguments
+from inference.jobs import ClassicJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.person_clip import (
     FRAME_RATE,
@@ -87,6 +89,7 @@ class GeneFace2Infer:
             GeneFaceError: the input is unusable; the message is one clear sentence and nothing half-written stays.
         """
         job = inp if isinstance(inp, ClassicJob) else ClassicJob.from_mapping(inp)
+        job.controls.warn_of_unseen_eyes("lower_face")
         timer = StageTimer()
         with timer.stage("listen"):
             speech = load_audio_16k(job.drv_aud)
@@ -94,8 +97,16 @@ class GeneFace2Infer:
             source = open_person_clip(job.head_ckpt)
             rows = pose_rows(job.drv_pose, source.times_s, _frame_count(speech))
         with timer.stage("motion"):
-            motion = speech_motion(job, speech, source.face_model.version)
-        plan = plan_speech(source, motion, rows, np.arange(len(rows)) / FRAME_RATE)
+            general = speech_motion(job, speech, source.face_model.version)
+            motion, _ = own_motion(job, source, speech, general)
+        plan = plan_speech(
+            source,
+            motion,
+            rows,
+            np.arange(len(rows)) / FRAME_RATE,
+            config=job.controls.edit_config(EditConfig().fade_s),
+            blink_mode=job.controls.blink_mode,
+        )
         with timer.stage("render"):
             self._write(job, source, rows, plan)
         logger.info("%s: %d frames, new lips in %d", job.out_name, len(rows), int(plan.edited.sum()))
@@ -129,7 +140,13 @@ class PortraitPainter:
         self.rows = rows
         self.plan = plan
         self.crops = portrait_crops(source.crops)
-        self.renderer = IdentityRenderer(job.head_ckpt, source.face_model, job.device, warn_of_size=False)
+        self.renderer = IdentityRenderer(
+            job.head_ckpt,
+            source.face_model,
+            job.device,
+            warn_of_size=False,
+            postnet_ckpt=job.controls.postnet_ckpt,
+        )
         end_rays_at(self.renderer, job.raymarching_end_threshold)
         self.conditions = self.renderer.conditions(plan.expression, lle_percent=job.lle_percent)
         self.compositor = FaceCompositor()

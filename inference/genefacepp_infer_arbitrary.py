@@ -20,11 +20,12 @@ if __name__ == "__main__":  # `python inference/x.py` puts this file's folder fi
 
 from inference.arbitrary_video import edit_video, preview_frame, summarise
 from inference.casting import FaceList, cast_faces, draw_face_list, listen, plan_job_timeline, rehearse
+from inference.command_line import CommandParser, add_shared_arguments
 from inference.devices import render_devices
 from inference.evaluation.results import masks_of_report, report_result
 from inference.face_choice import add_face_arguments, parse_face
 from inference.identity import training_config
-from inference.jobs import BLEND_MODES, ArbitraryJob, CommandParser, add_shared_arguments
+from inference.jobs import BLEND_MODES, ArbitraryJob
 from inference.motion_export import (
     MotionJob,
     add_export_arguments,
@@ -116,6 +117,7 @@ def check_inputs(job: ArbitraryJob) -> None:
     Raises:
         GeneFaceError: the person's checkpoint or the preset cannot be read, or a GPU that was named is not there.
     """
+    job.controls.warn_of_unseen_eyes(job.region)
     if job.devices:
         render_devices(job.device, job.devices, n_frames=1)
     if job.head_ckpt is not None:

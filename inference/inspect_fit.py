@@ -25,10 +25,10 @@ import numpy as np
 
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import DEFAULT_CONFIG, STAGES, file_sha256, run_stages
+from inference.command_line import CommandParser
 from inference.fit_measures import FitErrors, FittedFace, measure_fit, summarise_fit
 from inference.fit_pages import FitPages
 from inference.fit_plot import FitCurves, plot_fit
-from inference.jobs import CommandParser
 from inference.output_checks import check_output
 from inference.prepared import PreparedSource, load_source, video_id_of
 from modules.commons.config import load_config

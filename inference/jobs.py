@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
+from inference.controls import MotionControls
 from inference.devices import parse_devices
 from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
 from inference.face_compositor import BlendMode
@@ -39,6 +40,8 @@ class SpeechOptions(Protocol):
     def mouth_amp(self) -> float: ...
     @property
     def seed(self) -> int: ...
+    @property
+    def controls(self) -> MotionControls: ...
 
 
 class PersonOptions(Protocol):
@@ -79,7 +82,8 @@ class ArbitraryJob:
         times: which part is edited, when the speech begins and whose length the result has.
         fade_s: time over which edits fade in and out at their borders.
         keep_audio: also carry the source's own sound tracks.
-        mouth_amp: 1.0 = natural size of the predicted motion. temperature: 0 = one answer; above, ``seed`` varies it.
+        mouth_amp: factor on the mouth's motion; 1.0 = the range natural to this person (where their way of speaking
+            was learnt, else to people). temperature: 0 = one answer; above, ``seed`` varies it.
         lle_percent: share of the landmark condition pulled onto this person's own motion.
         raymarching_end_threshold: a ray ends when less than this of its light is left (occupancy samplers).
         preview: write only this frame, composited, as a PNG. save_masks: where the alpha goes, losslessly.
@@ -88,6 +92,7 @@ class ArbitraryJob:
         devices: numbers of the GPUs that render; () = as many as the video is worth.
         report: folder for a report of how good the result is.
         export_arkit, export_npz: where the facial motion of the result goes, see ``inference.motion_export``.
+        controls: how predicted motion becomes this person's; as a mapping's keys, its fields stand for themselves.
     """
 
     src_video: Path
@@ -117,6 +122,7 @@ class ArbitraryJob:
     report: Path | None = None
     export_arkit: Path | None = None
     export_npz: Path | None = None
+    controls: MotionControls = field(default_factory=MotionControls)
 
     def __post_init__(self) -> None:
         if not self.src_video.is_file():
@@ -187,7 +193,7 @@ class ClassicJob:
         head_ckpt: the person's checkpoint.
         drv_pose: 'nearest', 'static' or 'A-B': which frames of the person's clip are played.
         a2m_ckpt, mouth_amp, temperature, seed, lle_percent, raymarching_end_threshold, device: see ``ArbitraryJob``.
-        debug: likewise.
+        debug, controls: likewise.
     """
 
     drv_aud: Path
@@ -202,6 +208,7 @@ class ClassicJob:
     raymarching_end_threshold: float = END_THRESHOLD
     device: DeviceName = "auto"
     debug: bool = False
+    controls: MotionControls = field(default_factory=MotionControls)
 
     def __post_init__(self) -> None:
         _check_speech(self)
@@ -234,6 +241,7 @@ class EvaluationJob:
         folds: cut clips under a minute into five folds as well.
         head_ckpt, config, device, a2m_ckpt, mouth_amp, temperature, seed, region, blend_mode: see ``ArbitraryJob``.
         lle_percent, raymarching_end_threshold: likewise.
+        controls: likewise; nothing is learnt from the frames that are to be predicted.
     """
 
     src_video: Path
@@ -254,6 +262,7 @@ class EvaluationJob:
     blend_mode: BlendMode = "alpha"
     lle_percent: float = 0.2
     raymarching_end_threshold: float = END_THRESHOLD
+    controls: MotionControls = field(default_factory=lambda: MotionControls(adapt="off"))
 
     def __post_init__(self) -> None:
         for flag, path in (("--src_video", self.src_video), ("--result", self.result), ("--masks", self.masks)):
@@ -309,8 +318,8 @@ def _job_from(cls: type[Job], values: Mapping[str, Any], required: tuple[str, ..
         given["head_ckpt"] = head
     if given.pop("fast", False):
         given["raymarching_end_threshold"] = FAST_END_THRESHOLD
-    for without_effect in ("blink_mode", "low_memory_usage"):  # eyes stay the actor's, frames are always streamed
-        given.pop(without_effect, None)
+    given.pop("low_memory_usage", None)  # frames are always streamed
+    given.setdefault("controls", MotionControls.taken_from(given))
     fields = cls.__dataclass_fields__
     if "drv_pose" not in fields:  # the head moves as in the video
         given.pop("drv_pose", None)
@@ -369,32 +378,3 @@ def resolve_head_ckpt(head_ckpt: Path | None, torso_ckpt: Path | None) -> Path |
 def _check_range(flag: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{flag} {value}: must lie between {low} and {high}")
-
-
-class CommandParser(argparse.ArgumentParser):
-    """An argument parser that fails with one sentence instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Turn argparse's complaint into ours.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(f"{message}; --help lists every flag")
-
-
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags in GeneFace++'s spelling that both commands understand."""
-    parser.add_argument("--a2m_ckpt", type=Path, default=None, help="audio → motion checkpoint (default: embedded)")
-    parser.add_argument("--head_ckpt", type=Path, default=None, help="this person's checkpoint folder")
-    parser.add_argument("--torso_ckpt", type=Path, default=None, help="as --head_ckpt; wins when both are given")
-    parser.add_argument("--blink_mode", choices=("source", "none"), default="source", help="eyes stay the actor's own")
-    parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
-    parser.add_argument("--temperature", type=float, default=0.0, help="variety between takes; 0 = none")
-    parser.add_argument("--seed", type=int, default=0, help="another take, when --temperature is above 0")
-    parser.add_argument("--mouth_amp", type=float, default=1.0, help="1 = natural size of the mouth motion")
-    parser.add_argument("--raymarching_end_threshold", type=float, default=END_THRESHOLD, help="where rays end")
-    parser.add_argument("--fast", action="store_true", help=f"--raymarching_end_threshold {FAST_END_THRESHOLD}")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--debug", action="store_true", help="also write strips source | result | alpha as PNG")
-    parser.add_argument("--low_memory_usage", action="store_true", help="accepted; frames are always streamed")

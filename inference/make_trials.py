@@ -21,12 +21,13 @@ from data_gen.runs.process_video import file_sha256
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from data_gen.utils.process_audio.vad import detect_speech
 from inference.arbitrary_video import predict_motion
+from inference.command_line import CommandParser
 from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import LEAST_FRAMES, Person, fold_persons, usual_person
 from inference.evaluation.protocols import NO_SPEECH, dubbing, leakage, self_reenactment
 from inference.evaluation.results import result_trial
 from inference.evaluation.trials import MADE_FROM, remove_others
-from inference.jobs import BLEND_MODES, MODES, CommandParser, EvaluationJob
+from inference.jobs import BLEND_MODES, MODES, EvaluationJob
 from inference.prepared import PreparedSource, open_source
 from modules.commons.errors import AudioReadError, GeneFaceError, VideoReadError
 from modules.commons.log import StageTimer, configure_logging

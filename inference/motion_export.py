@@ -15,7 +15,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import Performance
 from inference.audio_to_motion import sample_motion
+from inference.blinks import with_blinks
+from inference.controls import MotionControls
 from inference.driving import speech_motion
 from inference.face_choice import FaceChoice, chosen_faces, parse_drv_aud, parse_face
 from inference.jobs import check_speech_options
@@ -44,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RATE = 1000.0
 _OF_VIDEO = {"src_video", "face", "face_at"}
-_OF_SPEECH = {"drv_aud", "export_fps", "a2m_ckpt", "temperature", "mouth_amp", "seed"}
-_ALWAYS = {"export_arkit", "export_npz", "device", "blink_mode", "low_memory_usage"}
+_OF_SPEECH = {"drv_aud", "export_fps", "a2m_ckpt", "temperature", "mouth_amp", "seed", "silence", "blink_mode"}
+_ALWAYS = {"export_arkit", "export_npz", "device", "low_memory_usage"}
 """Flags that say something to a job that only writes motion, or promise nothing at all."""
 
 
@@ -59,7 +61,7 @@ class MotionJob:
         face: which face of the video; None = the largest.
         drv_aud: the speech; None = ``src_video`` alone.
         fps: rows per second of speech.
-        a2m_ckpt, temperature, mouth_amp, seed: see ``ArbitraryJob``.
+        a2m_ckpt, temperature, mouth_amp, seed, controls: see ``ArbitraryJob``.
     """
 
     export_arkit: Path | None
@@ -72,6 +74,7 @@ class MotionJob:
     temperature: float = 0.0
     mouth_amp: float = 1.0
     seed: int = 0
+    controls: MotionControls = field(default_factory=MotionControls)
 
     def __post_init__(self) -> None:
         if self.src_video is not None and not self.src_video.is_file():
@@ -135,6 +138,7 @@ def motion_job(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Motion
     if speech is None:
         return MotionJob(**outputs, src_video=video, face=parse_face(values["face"], values["face_at"]))
     options = {name: values[name] for name in ("a2m_ckpt", "temperature", "mouth_amp", "seed")}
+    options["controls"] = MotionControls(silence=values["silence"], blink_mode=values["blink_mode"])
     fps = LIVE_LINK_RATE if values["export_fps"] is None else values["export_fps"]
     return MotionJob(**outputs, drv_aud=_only_speech(speech), fps=float(fps), **options)
 
@@ -216,7 +220,7 @@ def spoken_motion(job: MotionJob) -> FaceMotion:
     return FaceMotion(
         times_s=times_s,
         names=model.expression_names,
-        expression=np.clip(sample_motion(motion, times_s), 0, 1),
+        expression=with_blinks(np.clip(sample_motion(motion, times_s), 0, 1), times_s, job.controls.blink_mode),
         euler=np.zeros((count, 3), np.float32),
         translation=np.zeros((count, 3), np.float32),
         valid=np.ones(count, bool),

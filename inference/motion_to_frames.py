@@ -35,6 +35,7 @@ from modules.radnerfs.surface_batch import MARGIN_EDGES, MARGIN_PX, FaceFrames
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import FramePatch
+from tasks.postnet.postnet import load_postnet
 from tasks.radnerfs.radnerf import load_person
 
 logger = logging.getLogger(__name__)
@@ -51,13 +52,20 @@ class IdentityRenderer:
         face_model: the CPU model the coefficients belong to.
         device: ``auto``, ``cpu`` or ``cuda``.
         warn_of_size: say so when a face is rendered much larger than training showed it.
+        postnet_ckpt: this person's post-net; None = none.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt or belongs to another face model.
     """
 
     def __init__(
-        self, checkpoint_dir: Path, face_model: FaceModel, device: str = "auto", *, warn_of_size: bool = True
+        self,
+        checkpoint_dir: Path,
+        face_model: FaceModel,
+        device: str = "auto",
+        *,
+        warn_of_size: bool = True,
+        postnet_ckpt: Path | None = None,
     ) -> None:
         self.person, self.config, version = load_person(checkpoint_dir, pick_device(device))
         if version != face_model.version:
@@ -68,6 +76,7 @@ class IdentityRenderer:
         self.face_model = face_model
         self._warned_of_size = not warn_of_size
         self._patch_renderer: PatchRenderer | None = None
+        self._postnet = None if postnet_ckpt is None else load_postnet(postnet_ckpt, version)
 
     def conditions(self, expression: NDArray[np.float32], lle_percent: float = 0.0) -> Tensor:
         """Condition windows ``[T, window, 204]`` of a whole motion; row t goes to ``render_patch`` of frame t.
@@ -76,7 +85,7 @@ class IdentityRenderer:
             expression: ``[T, E]``, consecutive frames.
             lle_percent: share of the motion that is rebuilt from the training frames, 0..1.
         """
-        return self.person.condition_windows(self.face_model, expression, lle_percent)
+        return self.person.condition_windows(self.face_model, expression, lle_percent, self._postnet)
 
     def render_patch(
         self,

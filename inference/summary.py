@@ -61,6 +61,7 @@ class AreaMeter:
 class FaceSummary:
     """What was done to one face.
 
+    ``adaptation`` says whether the person's own way of speaking was learnt, and why;
     ``spans`` are the runs of output frames that were edited, faded or passed through, with the reason.
     """
 
@@ -68,6 +69,7 @@ class FaceSummary:
     drv_aud: str
     identity: str
     identity_trained_now: bool
+    adaptation: str
     frames_edited: int
     frames_passed_through: dict[str, int]
     face_height_px: float

@@ -1,10 +1,12 @@
 """The scripts: their form, what set-up does step by step (against a recording stand-in for Python), and real runs."""
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -245,14 +247,42 @@ def test_a_person_is_trained_and_used_by_the_scripts(checkout, demo_dir):
     assert [path.name for path in out.parent.iterdir()] == ["short.png"]
 
 
-@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_runs_as_a_script_from_anywhere_without_pythonpath(path, tmp_path):
-    """``python inference/x.py`` starts with inference/ on the path: each such file must add the root itself."""
+@dataclass(frozen=True)
+class FromAnywhere:
+    """What a script did in an empty folder: its exit status, what it said, and the files it left there."""
+
+    status: int
+    out: str
+    errors: str
+    left: list[Path]
+
+
+JOB = ("--src_video", "a.mp4", "--drv_aud", "a.wav", "--out_name", "b.mp4")
+
+
+@pytest.fixture(scope="module")
+def scripts_run(tmp_path_factory) -> dict[tuple[str, ...], FromAnywhere]:
+    """Every command asked for help, and one given an unknown flag, by command line."""
+    folder = tmp_path_factory.mktemp("from_anywhere")
+    commands = [(str(path), "--help") for path in RUNNABLE]
+    commands.append((str(ROOT / "inference" / "genefacepp_infer_arbitrary.py"), *JOB, "--no_such_flag"))
+    program = ROOT / "tests" / "support" / "forked_scripts.py"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    result = run([sys.executable, path, "--help"], tmp_path, **environment)
-    assert result.returncode == 0, result.stderr
-    assert "usage:" in result.stdout
-    assert list(tmp_path.iterdir()) == []
+    done = run([sys.executable, program, folder, json.dumps(commands)], folder, **environment)
+    assert done.returncode == 0, done.stderr
+    return {
+        command: FromAnywhere(*said, list((folder / str(number)).iterdir()))
+        for number, (command, said) in enumerate(zip(commands, json.loads(done.stdout), strict=True))
+    }
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_runs_as_a_script_from_anywhere_without_pythonpath(path, scripts_run):
+    """``python inference/x.py`` starts with inference/ on the path: each such file must add the root itself."""
+    result = scripts_run[str(path), "--help"]
+    assert result.status == 0, result.errors
+    assert "usage:" in result.out
+    assert result.left == []
 
 
 def test_the_named_commands_are_runnable():
@@ -260,8 +290,6 @@ def test_the_named_commands_are_runnable():
     assert {"inference/genefacepp_infer_arbitrary.py", "data_gen/runs/process_video.py", "tasks/run.py"} <= names
 
 
-def test_an_unknown_flag_is_refused(tmp_path):
-    script = ROOT / "inference" / "genefacepp_infer_arbitrary.py"
-    job = ["--src_video", "a.mp4", "--drv_aud", "a.wav", "--out_name", "b.mp4"]
-    result = run([sys.executable, script, *job, "--no_such_flag"], tmp_path, **os.environ)
-    assert result.returncode != 0 and "--no_such_flag" in result.stderr and "Traceback" not in result.stderr
+def test_an_unknown_flag_is_refused(scripts_run):
+    (result,) = (made for command, made in scripts_run.items() if command[-1] == "--no_such_flag")
+    assert result.status != 0 and "--no_such_flag" in result.errors and "Traceback" not in result.errors

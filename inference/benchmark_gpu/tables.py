@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from inference.benchmark_gpu.row import GpuRow
-from inference.jobs import CommandParser
+from inference.command_line import CommandParser
 from inference.output_checks import check_output
 from modules.commons.device import pick_device
 from modules.commons.errors import GeneFaceError

@@ -186,6 +186,7 @@ with own_folders(root), pytest.MonkeyPatch.context() as patch:
 """
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_in_the_middle(here, whole, part_job, tmp_path):
     job = json.dumps(part_job(tmp_path), default=str)
     command = [sys.executable, "-c", CHILD, str(here), job, str(PER_SEGMENT)]

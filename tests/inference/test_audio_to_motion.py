@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from modules.commons.checkpoint import save_checkpoint
 from modules.commons.errors import CheckpointError
 from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, ROOT, WHISPER_FILE
 from modules.face_model.model import MOUTH_UNITS, FaceModel
+from modules.postnet.person_motion import FeatureReducer, PersonMotion
 from modules.structures.audio import AudioClip
 from tasks.audio2motion.configs import AudioToMotionTaskConfig
 from tests.data_gen.process_audio.whisper_golden import waveform
@@ -41,6 +43,13 @@ def with_pause(start_s: float, stop_s: float) -> AudioClip:
     return AudioClip(samples, 16_000)
 
 
+@pytest.fixture(scope="module")
+def paused(predictor):
+    """Speech with a pause from 2 to 4 s, and its motion."""
+    clip = with_pause(2.0, 4.0)
+    return clip, predictor.predict(clip)
+
+
 def test_the_shipped_model_fits_the_shipped_face_model(predictor, face_model):
     motion = predictor.predict(AudioClip(waveform()[:48_000], 16_000))
     assert motion.expression.shape == (150, 52) and motion.rate_hz == 50.0
@@ -51,8 +60,8 @@ def test_the_shipped_model_fits_the_shipped_face_model(predictor, face_model):
     assert motion.expression.std(axis=0).max() > 0.01
 
 
-def test_silence_within_speech_shuts_the_lips(predictor):
-    motion = predictor.predict(with_pause(2.0, 4.0))
+def test_silence_within_speech_shuts_the_lips(paused):
+    motion = paused[1]
     still = slice(round(2.25 * 50), round(3.75 * 50))
     assert (motion.expression[still] == 0).all() and (motion.is_speech[still] == 0).all()
     assert np.abs(motion.expression[: round(1.9 * 50)]).max() > 0.01
@@ -82,6 +91,58 @@ def test_mouth_amp_scales_and_temperature_varies(predictor):
         predictor.predict(clip, temperature=1.0)
     with pytest.raises(ValueError, match="negative"):
         predictor.predict(clip, mouth_amp=-1.0)
+
+
+def test_what_silence_does(predictor, paused):
+    """Kept, the model's own answer to a pause stays; otherwise the mouth rests there. In speech nothing differs."""
+    clip, rest = paused
+    kept = predictor.predict(clip, silence="keep")
+    np.testing.assert_array_equal(kept.is_speech, rest.is_speech)
+    pause = slice(round(2.25 * 50), round(3.75 * 50))
+    assert (rest.expression[pause] == 0).all() and np.abs(kept.expression[pause]).max() > 1e-3
+    spoken = rest.is_speech == 1
+    np.testing.assert_array_equal(kept.expression[spoken], rest.expression[spoken])
+    nothing = AudioClip(np.zeros(16_000, np.float32), 16_000)
+    assert (predictor.predict(nothing, silence="keep").expression == 0).all(), "no speech, no motion"
+
+
+def person_of(predictor, face_model, **changes):
+    """Somebody who opens the mouth half as far as others and adds nothing of their own."""
+    count, columns = 1152, predictor.columns
+    nobody = PersonMotion(
+        columns=columns,
+        general_mean=np.zeros(len(columns), np.float32),
+        own_mean=np.zeros(len(columns), np.float32),
+        scale=np.full(len(columns), 0.5, np.float32),
+        reducer=FeatureReducer(
+            np.zeros(count, np.float32), np.ones(count, np.float32), np.eye(count, 4, dtype=np.float32)
+        ),
+        taps=np.zeros((3, 4, len(columns)), np.float32),
+        bias=np.zeros(len(columns), np.float32),
+        step=2,
+        gain=1.0,
+        opening_effect=np.zeros(len(columns), np.float32),
+        opening_floor=-1e3,
+        face_model_version=face_model.version,
+        extractor="whisper-tiny.en/blocks-2-3-4",
+    )
+    return replace(nobody, **changes)
+
+
+def test_a_person_is_put_on_the_motion_of_the_same_speech(predictor, face_model, paused):
+    clip, plain = paused
+    twice = predictor.predict(clip, person=person_of(predictor, face_model), mouth_amp=2.0).expression
+    np.testing.assert_allclose(twice, plain.expression, atol=1e-5)
+    with pytest.raises(ValueError, match="cannot be put on"):
+        predictor.predict(clip, person=person_of(predictor, face_model, extractor="mel"))
+
+
+def test_hearing_gives_what_prediction_is_made_of(predictor, paused):
+    clip, motion = paused
+    heard = predictor.hear(clip)
+    np.testing.assert_allclose(heard.gate[:, None] * heard.deviation, motion.expression, atol=1e-5)
+    np.testing.assert_allclose(heard.opening, motion.opening, atol=1e-5)
+    assert heard.features.shape == (250, 1152) and heard.is_speech.dtype == bool
 
 
 def save_model(folder: Path, *, version: str = "v", extractor: str = "whisper-tiny.en/blocks-2-3-4") -> Path:

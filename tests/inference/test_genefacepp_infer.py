@@ -131,7 +131,7 @@ def test_flags_become_a_job(run, speech, tmp_path):
         (["--out_name", "o.avi"], "no supported container"),
         (["--head_ckpt", "nobody"], "nobody: there is no such checkpoint"),
         (["--nothing"], "--nothing"),
-        (["--blink_mode", "period"], "--blink_mode"),
+        (["--blink_mode", "often"], "--blink_mode"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(run, speech, tmp_path, caplog, flags, words):

@@ -12,6 +12,7 @@ import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference import motion_export
+from inference.blinks import EYE_ROWS
 from inference.driving import MOUTH_ROWS
 from inference.face_choice import FaceChoice
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary, main, parse_arguments
@@ -217,6 +218,18 @@ def test_options_of_speech_reach_the_prediction(here, predicting):
     flags = ["--mouth_amp", "1.5", "--temperature", "0.5", "--seed", "7", "--export_npz", str(here / "options.npz")]
     assert main(["--drv_aud", str(here / "a.wav"), *flags]) == 0
     assert [(job.mouth_amp, job.temperature, job.seed, job.a2m_ckpt) for job in asked] == [(1.5, 0.5, 7, None)]
+
+
+def test_speech_alone_may_blink_and_says_what_silence_does(here, predicting):
+    """Without an actor there are no eyes to keep: they stay open unless they are to blink."""
+    asked = predicting(np.zeros(200))
+    out = here / "blinking.npz"
+    flags = ["--blink_mode", "period", "--silence", "keep", "--export_npz", str(out)]
+    assert main(["--drv_aud", str(here / "a.wav"), *flags]) == 0
+    assert asked[0].controls.silence == "keep"
+    lids = FaceMotion.load(out).expression[:, EYE_ROWS]
+    assert lids.max() == pytest.approx(1.0, abs=0.05) and (lids[: 60 * 2] == 0).all()
+    assert main(["--drv_aud", str(here / "a.wav"), "--adapt", "on", "--export_npz", str(out)]) == 1, "nobody to learn"
 
 
 def test_a_result_gives_the_motion_that_was_rendered(tmp_path_factory, here):
