@@ -176,20 +176,13 @@ def prepare_clips(paths: Sequence[Path], out: Path, config: CorpusConfig) -> lis
         try:
             tracked = track(path, out / "landmarks" / file)
             coeffs = fit(tracked, face_model, out / "fits" / file)
-            others = _shuffled_without(paths, number - 1, config.seed)
-            listen(path, encoder, config, out / "sounds" / file, others)
+            listen(path, encoder, config, out / "sounds" / file)
         except GeneFaceError as error:
             logger.warning("%s left out: %s", name, error)
             continue
         prepared.append(PreparedClip(path, name, config.speaker_of(path), tracked, coeffs, out / "sounds" / file))
         logger.info("%d/%d %s: %d frames", number, len(paths), name, len(tracked.landmarks))
     return prepared
-
-
-def _shuffled_without(paths: Sequence[Path], index: int, seed: int) -> list[Path]:
-    """All paths but one, in an order of its own for each."""
-    order = np.random.default_rng((seed, index)).permutation(len(paths))
-    return [paths[other] for other in order if other != index]
 
 
 def join(clip: PreparedClip, sound: Sound, sound_later_s: float) -> SpeechMotionClip:

@@ -21,14 +21,12 @@ class CorpusConfig:
     Attributes:
         speakers: table of speakers and licences; relative paths lie below the repository.
         speaker_from: where the speaker of a clip stands that the table does not know, see ``speaker_table.speaker_of``.
-        n_in_company: renderings of each sound amid other speech (``company``).
         n_recordings: further renderings, of telephones and rooms in turn. seed: of all of these.
         offsets: how sound offsets are found where no frozen table is given.
     """
 
     speakers: Path = Path("egs/datasets/av_corpus/speakers.csv")
     speaker_from: SpeakerRule = "table"
-    n_in_company: int = 0
     n_recordings: int = 2
     seed: int = 0
     offsets: OffsetConfig = field(default_factory=OffsetConfig)

@@ -6,18 +6,17 @@ Reads: sound of videos. Writes: one ``.npz`` per clip, read again when it was ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.av_corpus.company import in_company
 from data_gen.utils.av_corpus.config import CorpusConfig
 from data_gen.utils.process_audio.augment import band_limit, random_recording
 from data_gen.utils.process_audio.extract_whisper import EXTRACTOR, SAMPLES_PER_ROW, WhisperEncoder
-from data_gen.utils.process_audio.front_end import load_speech, prepare_speech
+from data_gen.utils.process_audio.front_end import prepare_speech
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from data_gen.utils.process_audio.vad import frame_level_db
 from modules.structures.audio import AudioClip, AudioFeatures
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 TELEPHONE_HZ = 4000.0
 """Sound sampled at 8 kHz ends here."""
-_COMPANIONS = 4
-"""Other clips that one clip's company is taken from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,9 +42,7 @@ class Sound:
     extractor: str
 
 
-def listen(
-    path: Path, encoder: WhisperEncoder, config: CorpusConfig, cache: Path, others: Sequence[Path] = ()
-) -> Sound:
+def listen(path: Path, encoder: WhisperEncoder, config: CorpusConfig, cache: Path) -> Sound:
     """The sound of a clip as features, read from ``cache`` when they were made with the same settings.
 
     Args:
@@ -55,11 +50,8 @@ def listen(
         encoder: makes the features.
         config: says which renderings there are.
         cache: where the sound is kept.
-        others: videos to take company from; needed for renderings in company.
     """
     recipe = f"{EXTRACTOR}/{config.n_recordings}/{config.seed}/prepared/telephone"
-    if config.n_in_company:
-        recipe += f"/company-{config.n_in_company}"
     if cache.is_file():
         with np.load(cache, allow_pickle=False) as data:
             made_so = str(data["recipe"]) == recipe
@@ -68,18 +60,19 @@ def listen(
     speech = prepare_speech(load_audio_16k(path))
     for warning in speech.warnings:
         logger.warning("%s: %s", path.name, warning)
-    company = [load_speech(other).clip for other in others[:_COMPANIONS]] if config.n_in_company else []
-    features, extractor = sound_renderings(speech.clip, encoder.extract, config, company)
+    features, extractor = sound_renderings(speech.clip, encoder.extract, config)
     level_db = frame_level_db(speech.clip).astype(np.float32)
     sound = Sound(features, speech.is_speech, level_db, extractor)
+    temporary = cache.with_suffix(".tmp.npz")
     np.savez(
-        cache,
+        temporary,
         recipe=np.array(recipe),
         features=sound.features,
         is_speech=sound.is_speech,
         level_db=sound.level_db,
         extractor=np.array(extractor),
     )
+    temporary.replace(cache)
     return sound
 
 
@@ -90,12 +83,9 @@ def load_sound(file: Path) -> Sound:
 
 
 def sound_renderings(
-    clip: AudioClip,
-    extract: Callable[[AudioClip], AudioFeatures],
-    config: CorpusConfig,
-    others: Sequence[AudioClip] = (),
+    clip: AudioClip, extract: Callable[[AudioClip], AudioFeatures], config: CorpusConfig
 ) -> tuple[NDArray[np.float16], str]:
-    """Features ``[K, T, C]`` of the clean sound, those in company of ``others``, then recordings; the extractor's name.
+    """Features ``[K, T, C]`` of the clean sound and of its recordings, and the extractor's name.
 
     All but the first start somewhere else in Whisper's window: its rows carry their position, and the network must not
     learn that speech begins at 0 s. Every second recording is another room and microphone, the ones between
@@ -104,9 +94,6 @@ def sound_renderings(
     rng = np.random.default_rng(config.seed)
     clean = extract(clip)
     renderings = [clean.values]
-    for _ in range(config.n_in_company):
-        window, first_row = in_company(clip, others, rng)
-        renderings.append(extract(window).values[first_row : first_row + len(clean.values)])
     for index in range(config.n_recordings):
         lead_rows = int(rng.integers(0, 900))
         other = random_recording(clip, rng) if index % 2 else band_limit(clip, TELEPHONE_HZ)

@@ -210,19 +210,6 @@ def test_sound_is_kept_and_renderings_stay_aligned(tmp_path):
     assert encoder.calls == 5
 
 
-def test_company_is_others_speech_and_rows_stay_aligned(tmp_path):
-    """Amid three other clips the rows cut out are those of the clip itself."""
-    paths = [write_wav(tmp_path / f"{i}.wav", tone(16_000, 1.0)[None] * (1 - 0.1 * i), 16_000) for i in range(4)]
-    encoder, config = CountingEncoder(), CorpusConfig(n_in_company=2, n_recordings=1)
-    sound = listen(paths[0], encoder, config, tmp_path / "sound.npz", paths[1:])  # type: ignore[arg-type]
-    assert sound.features.shape == (4, 50, 1)
-    leads = sound.features[:, 0, 0]
-    assert leads[0] == 0 and len(set(leads.tolist())) == 4
-    np.testing.assert_array_equal(sound.features - leads[:, None, None], np.tile(sound.features[0], (4, 1, 1)))
-    with pytest.raises(ValueError, match="company needs other speech"):
-        listen(paths[0], encoder, config, tmp_path / "alone.npz")  # type: ignore[arg-type]
-
-
 @pytest.mark.skipif(not WHISPER_FILE.is_file(), reason="speech encoder not fetched: scripts/setup.sh")
 def test_a_real_clip(tmp_path, monkeypatch, shared_clips):
     """One GRID sentence from video to training rows; the second build reads everything it made."""
