@@ -68,7 +68,7 @@ def test_killed_three_times_it_makes_the_same(demo_dir, tmp_path):
     attempts = killed_runs(clip, tmp_path, 3, seed=2)
     check_resumed(attempts)
     assert len(told(attempts[0], "track")) == 36
-    assert told(attempts[0], "stretch") == list(range(0, 36, HANDS_STRETCH))
+    assert sorted(told(attempts[0], "stretch")) == list(range(0, 36, HANDS_STRETCH))  # threads begin in any order
 
 
 @pytest.mark.slow
