@@ -40,6 +40,7 @@ from modules.commons.errors import (
     OutputError,
     VideoReadError,
 )
+from modules.commons.hparams import parse_hparams
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import VideoWorkspace
@@ -245,9 +246,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> InspectJob:
     parser.add_argument("--data_root", type=Path, help="where prepared videos are cached (default: data/)")
     parser.add_argument("--hparams", default="", metavar="a.b=c,…", help="overrides of how the video is prepared")
     given = parser.parse_args(argv)
-    wrong = next((item for item in given.hparams.split(",") if item and "=" not in item), None)
-    if wrong is not None:
-        raise ConfigError(f"--hparams {wrong}: write name=value, such as fit.max_residual=0.1")
     return InspectJob(
         video=given.video,
         out=given.out or Path("out") / "inspect_fit" / given.video.stem,
@@ -256,7 +254,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> InspectJob:
         end_s=given.end,
         size=given.size,
         data_root=given.data_root,
-        overrides=dict(item.split("=", 1) for item in given.hparams.split(",") if item),
+        overrides=parse_hparams(given.hparams),
     )
 
 

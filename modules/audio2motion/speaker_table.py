@@ -5,11 +5,11 @@ Reads: ``egs/datasets/av_corpus/speakers.csv``, or a file like it.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from modules.commons.csv_table import read_rows
 from modules.commons.errors import ConfigError
 
 CLEAN_LICENCES = ("public-domain", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "MIT", "Apache-2.0")
@@ -46,23 +46,8 @@ def read_speakers(path: Path) -> dict[str, SpeakerRow]:
     Raises:
         ConfigError: the file is missing or is no such table, a cell is empty, or a clip stands there twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read as a table of speakers ({error})") from error
-    if columns != _COLUMNS:
-        raise ConfigError(f"{path}: its first line must be {','.join(_COLUMNS)}")
-    table: dict[str, SpeakerRow] = {}
-    for number, row in enumerate(rows, start=2):
-        cells = {name: (row[name] or "").strip() for name in _COLUMNS}
-        if None in row or not all(cells.values()):
-            raise ConfigError(f"{path}, line {number}: needs {len(_COLUMNS)} cells, none of them empty")
-        if cells["clip"] in table:
-            raise ConfigError(f"{path}, line {number}: {cells['clip']} stands there twice")
-        table[cells["clip"]] = SpeakerRow(**cells)
-    return table
+    rows = read_rows(path, _COLUMNS, "speakers")
+    return {clip: SpeakerRow(**cells) for clip, (_, cells) in rows.items()}
 
 
 def speaker_of(path: Path, rule: SpeakerRule, table: dict[str, SpeakerRow]) -> str:

@@ -148,7 +148,7 @@ def test_a_disk_that_fails_is_told_in_one_sentence(results, clip, data_root, tmp
         (["--start", "2", "--end", "1"], "--end 1 must lie after --start 2"),
         (["--end", "nan"], "--end nan: give seconds"),
         (["--size", "10"], "--size 10: nothing can be seen on less than 64 px"),
-        (["--hparams", "fit"], "--hparams fit: write name=value"),
+        (["--hparams", "fit"], "--hparams: 'fit' has no '='; write key=value"),
         (["--hparams", "fit.no_such=1"], "no_such"),
         (["--no_such_flag"], "--no_such_flag; --help lists every flag"),
     ],

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modules.commons.csv_table import read_rows
 from modules.commons.errors import ConfigError
 
 _COLUMNS = ("clip", "sound_later_ms", "r_opening", "z", "kept")
@@ -60,23 +61,12 @@ def read_offsets(path: Path) -> dict[str, SoundOffset]:
     Raises:
         ConfigError: the file is missing or is no such table, or a clip stands there twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = tuple(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read as a table of sound offsets ({error})") from error
-    if columns != _COLUMNS:
-        raise ConfigError(f"{path}: its first line must be {','.join(_COLUMNS)}")
     table: dict[str, SoundOffset] = {}
-    for number, row in enumerate(rows, start=2):
+    for clip, (number, cells) in read_rows(path, _COLUMNS, "sound offsets").items():
         try:
-            offset = _parsed(row)
-        except (TypeError, ValueError, KeyError) as error:
+            table[clip] = _parsed(cells)
+        except (ValueError, KeyError) as error:
             raise ConfigError(f"{path}, line {number}: not a sound offset ({error})") from error
-        if offset.clip in table:
-            raise ConfigError(f"{path}, line {number}: {offset.clip} stands there twice")
-        table[offset.clip] = offset
     return table
 
 

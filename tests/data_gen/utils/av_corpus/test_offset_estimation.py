@@ -92,6 +92,9 @@ def test_the_table_survives_a_round_trip(tmp_path, found):
     (tmp_path / "twice.csv").write_text(text + text.splitlines()[1] + "\n")
     with pytest.raises(ConfigError, match="stands there twice"):
         read_offsets(tmp_path / "twice.csv")
+    (tmp_path / "bad.csv").write_text(text.splitlines()[0] + "\na,soon,0.5,3,yes\n")
+    with pytest.raises(ConfigError, match=r"bad\.csv, line 2: not a sound offset"):
+        read_offsets(tmp_path / "bad.csv")
 
 
 @pytest.mark.slow
