@@ -22,12 +22,15 @@ class CorpusConfig:
         speakers: table of speakers and licences; relative paths lie below the repository.
         speaker_from: where the speaker of a clip stands that the table does not know, see ``speaker_table.speaker_of``.
         n_recordings: further renderings, of telephones and rooms in turn. seed: of all of these.
+        reverb_s: rooms echo for up to so long; 0 = not. pitch_percent: their voices are up to so much higher or lower.
         offsets: how sound offsets are found where no frozen table is given.
     """
 
     speakers: Path = Path("egs/datasets/av_corpus/speakers.csv")
     speaker_from: SpeakerRule = "table"
     n_recordings: int = 2
+    reverb_s: float = 0.0
+    pitch_percent: int = 0
     seed: int = 0
     offsets: OffsetConfig = field(default_factory=OffsetConfig)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.av_corpus.config import CorpusConfig
-from data_gen.utils.process_audio.augment import band_limit, random_recording
+from data_gen.utils.process_audio.augment import add_reverb, band_limit, change_pitch, random_recording
 from data_gen.utils.process_audio.extract_whisper import EXTRACTOR, SAMPLES_PER_ROW, WhisperEncoder
 from data_gen.utils.process_audio.front_end import prepare_speech
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
@@ -52,6 +52,8 @@ def listen(path: Path, encoder: WhisperEncoder, config: CorpusConfig, cache: Pat
         cache: where the sound is kept.
     """
     recipe = f"{EXTRACTOR}/{config.n_recordings}/{config.seed}/prepared/telephone"
+    if config.reverb_s or config.pitch_percent:
+        recipe += f"/reverb-{config.reverb_s:g}/pitch-{config.pitch_percent}"
     if cache.is_file():
         with np.load(cache, allow_pickle=False) as data:
             made_so = str(data["recipe"]) == recipe
@@ -96,8 +98,18 @@ def sound_renderings(
     renderings = [clean.values]
     for index in range(config.n_recordings):
         lead_rows = int(rng.integers(0, 900))
-        other = random_recording(clip, rng) if index % 2 else band_limit(clip, TELEPHONE_HZ)
+        other = _other_room(clip, config, rng) if index % 2 else band_limit(clip, TELEPHONE_HZ)
         lead = np.zeros(lead_rows * SAMPLES_PER_ROW, np.float32)
         moved = extract(AudioClip(np.concatenate([lead, other.samples]), clip.sample_rate_hz))
         renderings.append(moved.values[lead_rows:])
     return np.stack(renderings).astype(np.float16), clean.extractor
+
+
+def _other_room(clip: AudioClip, config: CorpusConfig, rng: np.random.Generator) -> AudioClip:
+    """The same words by another voice in another room, before another microphone, as far as the settings go."""
+    if config.pitch_percent:
+        clip = change_pitch(clip, 100 + int(rng.integers(-config.pitch_percent, config.pitch_percent + 1)))
+    if config.reverb_s:
+        decay_s, direct_db = float(rng.uniform(0.1, 1.0)) * config.reverb_s, float(rng.uniform(0.0, 12.0))
+        clip = add_reverb(clip, decay_s, direct_db, rng)
+    return random_recording(clip, rng)

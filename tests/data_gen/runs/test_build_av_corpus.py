@@ -22,13 +22,13 @@ from data_gen.runs.build_av_corpus import (
 from data_gen.utils.av_corpus.config import CorpusConfig
 from data_gen.utils.av_corpus.offset_table import SoundOffset, read_offsets, write_offsets
 from data_gen.utils.av_corpus.rows import resample_rows
-from data_gen.utils.av_corpus.sounds import Sound, listen
+from data_gen.utils.av_corpus.sounds import Sound, listen, sound_renderings
 from data_gen.utils.process_audio.extract_whisper import EXTRACTOR
 from modules.commons.config import load_config
 from modules.commons.errors import ConfigError
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, WHISPER_FILE
 from modules.face_model.model import FaceModel
-from modules.structures.audio import AudioFeatures
+from modules.structures.audio import AudioClip, AudioFeatures
 from modules.structures.cameras import CameraIntrinsics
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.landmarks import LIP_GAP_PAIRS, MEDIAPIPE_BLENDSHAPES, OUTER_EYE_CORNERS, Landmarks2D
@@ -208,6 +208,27 @@ def test_sound_is_kept_and_renderings_stay_aligned(tmp_path):
     np.testing.assert_array_equal(again.features, sound.features)
     listen(path, encoder, CorpusConfig(n_recordings=1), tmp_path / "sound.npz")  # type: ignore[arg-type]
     assert encoder.calls == 5
+
+
+def test_rooms_echo_and_voices_change_where_asked():
+    """Only the rooms differ, and only when asked; everything follows from the seed."""
+    clip = AudioClip(tone(16_000, 1.0), 16_000)
+    heard: list[AudioClip] = []
+
+    def extract(sound: AudioClip) -> AudioFeatures:
+        heard.append(sound)
+        return CountingEncoder().extract(sound)
+
+    rooms = CorpusConfig(reverb_s=0.4)
+    for config in (CorpusConfig(), rooms, CorpusConfig(pitch_percent=10), rooms):
+        sound_renderings(clip, extract, config)
+    usual, echo, pitch, again = (heard[i : i + 3] for i in range(0, 12, 3))
+
+    def same(one: list[AudioClip], other: list[AudioClip]) -> list[bool]:
+        return [np.array_equal(a.samples, b.samples) for a, b in zip(one, other, strict=True)]
+
+    assert same(usual, echo) == same(usual, pitch) == [True, True, False]
+    assert all(same(echo, again))
 
 
 @pytest.mark.skipif(not WHISPER_FILE.is_file(), reason="speech encoder not fetched: scripts/setup.sh")
