@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from modules.audio2motion.config import Audio2MotionConfig
 from modules.audio2motion.model import Audio2Motion
 from modules.audio2motion.sync_expert import SyncExpertConfig
 from modules.audio2motion.take import Take
@@ -32,33 +31,18 @@ from tasks.audio2motion.train import train
 from tasks.configs import load_any
 from tasks.distributed import Ranks
 from tests.support.small_bfm import small_bfm
-from tests.support.talking_clips import BLOCK_WIDTH, UNITS, talking_clip
+from tests.support.talking_clips import BLOCK_WIDTH, talking_clip
 from tests.support.tiny_speech import tiny_config
 
-SMALL = AudioToMotionTaskConfig(
-    max_updates=30,
-    batch_windows=4,
-    window_rows=32,
-    n_folds=2,
-    state_interval=10,
-    ridge_penalty=0.001,
-    lr=0.01,
-    threads=1,
-    model=Audio2MotionConfig(
-        block_width=BLOCK_WIDTH,
-        bottleneck=BLOCK_WIDTH,
-        units=UNITS,
-        hidden=12,
-        recurrent_hidden=8,
-        convolutional=1,
-        recurrent=1,
-        variational=0,
-        dropout=0.1,
-        feature_noise=0.05,
-        window_noise=0.0,
-    ),
+USUAL = AudioToMotionTaskConfig()
+TINY = tiny_config(USUAL.clips, 30)
+SMALL = dataclasses.replace(
+    TINY,
+    sync=USUAL.sync,
+    model=dataclasses.replace(TINY.model, variational=0, vae=USUAL.model.vae),
     loss=A2MLossConfig(relative_motion=False),
 )
+"""Without the member that learns slowest."""
 
 
 @pytest.fixture(scope="module")
