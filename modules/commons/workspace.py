@@ -23,6 +23,7 @@ DEMO_VIDEO = DEMO_DIR / "WolfgangLanger_Pexels.mp4"
 DEMO_SPEECH = DEMO_DIR / "obama_speech.wav"
 IDENTITIES = CHECKPOINTS / "identities"
 POSTNETS = CHECKPOINTS / "postnets"
+OCCLUDER_HAND_FILE = CHECKPOINTS / "occluder_set" / "hand.npz"
 MANIFEST_FILE = CHECKPOINTS / "manifest.json"
 
 
@@ -98,6 +99,23 @@ class VideoWorkspace:
     @property
     def hands(self) -> Path:
         return self.processed / "hands.npz"
+
+    @property
+    def first_coeffs(self) -> Path:
+        return self.processed / "first_coeffs.npz"
+
+    @property
+    def appearance(self) -> Path:
+        """What the face looks like with nothing before it; missing where too few frames are clean."""
+        return self.processed / "appearance.npz"
+
+    @property
+    def occlusion(self) -> Path:
+        return self.processed / "occlusion.npz"
+
+    def occlusion_nerf(self, made_from: str) -> Path:
+        """What stands before the face as a trained head sees it; ``made_from`` hashes all that it depends on."""
+        return self.processed / f"occlusion_nerf-{made_from[:16]}.npz"
 
     @property
     def coeffs(self) -> Path:

@@ -1,8 +1,8 @@
 """The prepared clip that training reads: the only thing data_gen and tasks share.
 
 A dataset is ``trainval_dataset.npz`` (numbers, no pickle) beside ``crops/``: ``000123.jpg`` is the crop of clip row
-123 and ``000123_mask.png`` says what must not be learnt from it (255 = something in front of the face); a crop
-without a mask file has nothing in front of it.
+123 and ``000123_mask.png`` says what must not be learnt from it (255 = something in front of the face, with a soft
+edge); a crop without a mask file has nothing in front of it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ DATASET_SCHEMA = "radnerf-dataset/2"
 CONDITION_DIM = 204
 """68 landmarks × xyz, the condition of the field."""
 JPEG_QUALITY = 95
+HIDDEN_FROM = 0.2
+"""Pixels that are this likely to show something else are not learnt from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,14 +96,19 @@ class NeRFDataset:
             )
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
-    def occluder(self, index: int) -> NDArray[np.bool_] | None:
-        """Pixels ``[S, S]`` with something in front of the face, or None when nothing is."""
+    def occluder(self, index: int) -> NDArray[np.float32] | None:
+        """How likely something is in front of each pixel, ``[S, S]`` 0..1, or None when nothing is in front at all."""
         if not self.mask_path(index).exists():
             return None
         mask = cv2.imread(str(self.mask_path(index)), cv2.IMREAD_GRAYSCALE)
         if mask is None or mask.shape != (self.crop_size, self.crop_size):
             raise ValueError(f"{self.mask_path(index)} cannot be read as a mask; prepare the video again")
-        return np.asarray(mask) > 127
+        return np.asarray(mask, np.float32) / np.float32(255)
+
+    def hidden(self, index: int) -> NDArray[np.bool_] | None:
+        """Pixels ``[S, S]`` that teach nothing because something may be in front, or None when nothing is."""
+        occluder = self.occluder(index)
+        return None if occluder is None else occluder > HIDDEN_FROM
 
     def inside_frame(self, index: int) -> NDArray[np.bool_]:
         """Crop pixels ``[S, S]`` whose centre lies in the frame; the others repeat its edge and show nothing."""
@@ -179,10 +186,20 @@ class NeRFDataset:
             )
 
 
-def write_crop(crops_dir: Path, row: int, crop: NDArray[np.uint8], occluder: NDArray[np.bool_] | None) -> None:
-    """Store the RGB crop ``[S, S, 3]`` of clip row ``row`` and, before it, where something is in front, its mask."""
+def write_crop(
+    crops_dir: Path, row: int, crop: NDArray[np.uint8], occluder: NDArray[np.float32] | NDArray[np.bool_] | None
+) -> None:
+    """Store the RGB crop ``[S, S, 3]`` of clip row ``row`` and, before it, where something is in front, its mask.
+
+    Args:
+        crops_dir: of the dataset.
+        row: of the clip.
+        crop: the picture.
+        occluder: ``[S, S]`` 0..1; None = nothing is in front.
+    """
     if occluder is not None and occluder.any():
-        _write_image(crops_dir / f"{row:06d}_mask.png", occluder.astype(np.uint8) * 255, [])
+        levels = np.round(occluder.astype(np.float32) * 255).astype(np.uint8)
+        _write_image(crops_dir / f"{row:06d}_mask.png", levels, [])
     options = [
         cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ]  # fmt: skip

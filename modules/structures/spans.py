@@ -22,7 +22,9 @@ class Reason(StrEnum):
     LOST = "face lost"
     PROFILE = "face in profile"
     TOO_SMALL = "face too small"
-    COVERED = "mouth covered"
+    COVERED = "occluded"
+    """Something hides most of the mouth."""
+    UNSURE = "perhaps occluded, and too little of the clip shows the clean face to tell"
     POOR_FIT = "the face model does not fit"
     SHORT = "too short between frames that are left alone"
     BEFORE_SPEECH = "before the start of the speech"
@@ -33,8 +35,10 @@ class Reason(StrEnum):
 
 
 FACE_REASONS = frozenset(
-    {Reason.NO_FACE, Reason.LOST, Reason.PROFILE, Reason.TOO_SMALL, Reason.COVERED, Reason.POOR_FIT}
-)
+    {
+        Reason.NO_FACE, Reason.LOST, Reason.PROFILE, Reason.TOO_SMALL, Reason.COVERED, Reason.UNSURE, Reason.POOR_FIT,
+    }
+)  # fmt: skip
 """Those that lie in the picture; the others lie in the speech or in what was asked for."""
 
 

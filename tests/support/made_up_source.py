@@ -14,7 +14,7 @@ from modules.structures.crops import CropMetadata, CropRegion
 from modules.structures.face_coeffs import FaceModelCoeffs
 from modules.structures.frames import VideoInfo
 from modules.structures.landmarks import Landmarks2D
-from modules.structures.masks import OcclusionTable
+from modules.structures.masks import OcclusionEvidence, OcclusionTable
 from modules.structures.tracks import FrameStatus
 from tests.support.synthetic_head import SyntheticSpeaker
 
@@ -29,7 +29,6 @@ def source_of(
 ) -> PreparedSource:
     """These tables as a source of a video of 25 frames/s; frames without landmarks are lost."""
     count = len(coeffs)
-    nothing = np.zeros(0, np.int64), np.zeros((0, 4, 4), np.uint8)
     return PreparedSource(
         video=info.path,
         sha256="0" * 64,
@@ -39,7 +38,7 @@ def source_of(
         landmarks=landmarks,
         coeffs=coeffs,
         crops=CropMetadata((CropRegion(20.0, 20.0, 20.0),), (info.height, info.width), 256),
-        occlusion=OcclusionTable(np.zeros(count, np.float32), np.zeros((count, 478), bool), *nothing),
+        occlusion=OcclusionTable.nothing(count, 4, OcclusionEvidence.APPEARANCE),
         face_model=speaker.model,
         status=np.where(landmarks.valid, FrameStatus.DETECTED, FrameStatus.LOST).astype(np.uint8),
         shot_starts=np.array(shot_starts),

@@ -94,7 +94,14 @@ def test_crops_and_masks_survive(tmp_path):
     write_crop(dataset.crops_dir, 1, image, np.zeros_like(occluder))
     assert np.abs(dataset.crop(1).astype(int) - image).mean() < 1.0  # red stays red: no channel swap
     np.testing.assert_array_equal(dataset.occluder(1), occluder)
-    assert dataset.occluder(0) is None
+    assert dataset.occluder(0) is None and dataset.hidden(0) is None
+    write_crop(dataset.crops_dir, 3, image, np.full(occluder.shape, 0.3, np.float32))
+    soft, hidden = dataset.occluder(1), dataset.hidden(1)
+    assert soft is not None and hidden is not None
+    assert np.abs(soft - 0.3).max() < 0.003 and hidden.all(), "a third of an occluder is too much to learn from"
+    write_crop(dataset.crops_dir, 3, image, np.full(occluder.shape, 0.1, np.float32))
+    hidden = dataset.hidden(1)
+    assert hidden is not None and not hidden.any()
     assert not list(dataset.crops_dir.glob("*.tmp*"))
 
 
