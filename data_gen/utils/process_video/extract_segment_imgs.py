@@ -2,6 +2,7 @@
 
     python data_gen/utils/process_video/extract_segment_imgs.py --video_id ID
 
+What stands in front of the face is cut out as well, so that a hand is neither person nor background.
 Reads: data/binary/videos/<id>/crops. Writes: data/processed/videos/<id>/person_imgs/000123.png (RGBA).
 """
 
@@ -30,23 +31,33 @@ from modules.structures.dataset import NeRFDataset
 log = logging.getLogger(__name__)
 
 
-def cut_out(rgb: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """RGBA ``[H, W, 4]``: the picture with the person's probability as opacity, black where it is 0."""
-    alpha = np.round(probability * 255).astype(np.uint8)
+def cut_out(
+    rgb: NDArray[np.uint8], probability: NDArray[np.float32], occluder: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    """RGBA ``[H, W, 4]``: the picture with the person's probability as opacity, black where it is 0.
+
+    Args:
+        rgb: ``[H, W, 3]``.
+        probability: ``[H, W]`` 0..1 that the person is seen.
+        occluder: ``[H, W]`` 0..1 that something is in front of the face, which is no part of it; None = nothing is.
+    """
+    free = probability if occluder is None else probability * (1 - occluder)
+    alpha = np.round(free * 255).astype(np.uint8)
     return np.dstack([np.where(alpha[..., None] > 0, rgb, 0), alpha]).astype(np.uint8)
 
 
 def extract_segment_imgs(
     dataset: NeRFDataset, folder: Path, segmenter: PersonSegmenter, progress: Progress
 ) -> list[Path]:
-    """Write the person of every stored crop; pictures that exist already are kept."""
+    """Write the person of every stored crop, without what is in front of the face; pictures that exist are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for index in range(len(dataset)):
         path = folder / f"{int(dataset.rows[index]):06d}.png"
         if not path.exists():
             rgb = dataset.crop(index)
-            done, data = cv2.imencode(".png", cv2.cvtColor(cut_out(rgb, segmenter.segment(rgb)), cv2.COLOR_RGBA2BGRA))
+            person = cut_out(rgb, segmenter.segment(rgb), dataset.occluder(index))
+            done, data = cv2.imencode(".png", cv2.cvtColor(person, cv2.COLOR_RGBA2BGRA))
             if not done:
                 raise ValueError(f"{path} cannot be encoded")
             temporary = path.with_suffix(".tmp.png")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -253,28 +254,38 @@ def fit_3dmm_for_a_video(
     workspace: VideoWorkspace,
     face_model: FittableModel,
     config: FitConfig | None = None,
+    occluders: Path | None = None,
+    output: Path | None = None,
     *,
     device: torch.device | str = "cpu",
 ) -> FaceModelCoeffs:
     """Fit a prepared video and write its coefficients; shots are those of its frame index, when it has one.
 
+    Args:
+        workspace: the prepared tables.
+        face_model: to be fitted.
+        config: see ``FitConfig``.
+        occluders: table of what hides landmarks; None = ``workspace.occlusion`` where that exists.
+        output: where the coefficients go; None = ``workspace.coeffs``.
+        device: where frames are solved.
+
     Raises:
         GeneFaceError: a table is missing, is something else, or disagrees with the others.
         FitDivergedError: when nothing can be fitted.
     """
-    tables = FitTables.load(workspace)
+    tables = FitTables.load(workspace, occluders)
     coeffs = fit_3dmm(
         tables.landmarks, None, face_model, config, tables.visible,
         size_wh=tables.size_wh, device=device, shot_starts=tables.shot_starts,
     )  # fmt: skip
-    store_fit(coeffs, workspace)
+    store_fit(coeffs, output or workspace.coeffs)
     return coeffs
 
 
-def store_fit(coeffs: FaceModelCoeffs, workspace: VideoWorkspace) -> None:
+def store_fit(coeffs: FaceModelCoeffs, path: Path) -> None:
     """Write the coefficients of a prepared video and say how well they fit."""
-    workspace.coeffs.parent.mkdir(parents=True, exist_ok=True)
-    coeffs.save(workspace.coeffs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coeffs.save(path)
     logger.info(
         "fitted %s to %d of %d frames, mean landmark error %.1f %% of the inter-ocular distance",
         coeffs.face_model_version, coeffs.valid.sum(), len(coeffs), 100 * float(np.nanmean(coeffs.residual)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -107,18 +108,28 @@ def fit_bfm_for_a_video(
     workspace: VideoWorkspace,
     model: BfmModel,
     config: FitConfig | None = None,
+    occluders: Path | None = None,
+    output: Path | None = None,
     *,
     device: torch.device | str = "cpu",
 ) -> FaceModelCoeffs:
     """Fit a prepared video and write its coefficients.
 
+    Args:
+        workspace: the prepared tables.
+        model: to be fitted.
+        config: see ``FitConfig``.
+        occluders: table of what hides landmarks; None = ``workspace.occlusion`` where that exists.
+        output: where the coefficients go; None = ``workspace.coeffs``.
+        device: where frames are solved.
+
     Raises:
         GeneFaceError: a table is missing, is something else, or disagrees with the others.
         FitDivergedError: when nothing can be fitted.
     """
-    tables = FitTables.load(workspace)
+    tables = FitTables.load(workspace, occluders)
     coeffs = fit_bfm_in_crop(tables.landmarks, tables.metadata, model, config, tables.visible, device=device)
-    store_fit(coeffs, workspace)
+    store_fit(coeffs, output or workspace.coeffs)
     return coeffs
 
 

@@ -44,8 +44,12 @@ class FitTables:
         return width, height
 
     @classmethod
-    def load(cls, workspace: VideoWorkspace) -> FitTables:
+    def load(cls, workspace: VideoWorkspace, occluders: Path | None = None) -> FitTables:
         """Read the tables; the occlusion table and the frame index may be missing.
+
+        Args:
+            workspace: of the face.
+            occluders: table of what hides landmarks; None = ``workspace.occlusion``.
 
         Raises:
             GeneFaceError: a table is missing, is something else, or disagrees with the others.
@@ -54,11 +58,12 @@ class FitTables:
         metadata = _read(workspace.crop_metadata, lambda path: CropMetadata.from_json(path.read_text(), path))
         height, width = metadata.frame_size_hw
         visible = inside_frame(landmarks.points, (width, height))
-        if workspace.hands.is_file():
-            hidden = _read(workspace.hands, OcclusionTable.load).hidden
+        occluders = occluders or workspace.occlusion
+        if occluders.is_file():
+            hidden = _read(occluders, OcclusionTable.load).hidden
             if hidden.shape != (len(landmarks), N_MEDIAPIPE):
                 raise GeneFaceError(
-                    f"{workspace.hands} covers {len(hidden)} frames, {workspace.landmarks} {len(landmarks)}; "
+                    f"{occluders} covers {len(hidden)} frames, {workspace.landmarks} {len(landmarks)}; "
                     "prepare the video again"
                 )
             visible *= ~hidden

@@ -26,10 +26,12 @@ from data_gen.utils.mp_feature_extractors.networks import Runtime
 from data_gen.utils.process_video.face_geometry import landmark_box
 from data_gen.utils.process_video.hand_outline import hand_mask, hand_size
 from data_gen.utils.process_video.hand_tracker import HandFrame, HandTracker
+from data_gen.utils.process_video.occlusion_pass import things_in_image
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.structures.array_file import forget
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropMetadata, transform_points, warp_affine
+from modules.structures.expected_face import ExpectedFace
 from modules.structures.frames import Frame
 from modules.structures.landmarks import Landmarks2D, face_height_px
 from modules.structures.masks import OcclusionMask
@@ -95,12 +97,28 @@ class OcclusionDetector:
         found = [hand.points for hand in self.find_hands(rgb, region)]
         return np.stack(found) if found else np.zeros((0, 21, 2), dtype=np.float32)
 
-    def detect_face_occlusions(self, rgb: NDArray[np.uint8], face_bbox: BoundingBox) -> OcclusionMask:
+    def detect_face_occlusions(
+        self, rgb: NDArray[np.uint8], face_bbox: BoundingBox, expected: ExpectedFace | None = None
+    ) -> OcclusionMask:
         """What covers the face inside ``face_bbox``, as a mask in the pixels of ``rgb``.
 
-        One image by itself; ``occlusion_stream`` sees more, because it follows hands through time.
+        One image by itself; ``occlusion_stream`` and ``occlusion_pass`` see more, because they look along time.
+
+        Args:
+            rgb: ``[H, W, 3]`` uint8.
+            face_bbox: where the face is.
+            expected: what the whole image should look like without occluders, ``[H, W]``; None = hands alone count.
+
+        Raises:
+            ValueError: when the expectation has another size than the image.
         """
-        return self.mask_of_hands(rgb, self.detect_hands(rgb, face_bbox))
+        hands = self.mask_of_hands(rgb, self.detect_hands(rgb, face_bbox))
+        if expected is None:
+            return hands
+        if expected.known.shape != rgb.shape[:2]:
+            raise ValueError(f"image {rgb.shape[:2]} and expected face {expected.known.shape} differ in size")
+        things = things_in_image(rgb, expected, hands.values)
+        return OcclusionMask(np.maximum(hands.values, things), "frame", hands.hands)
 
     def generate_occlusion_aware_mask(
         self, face_mask: NDArray[np.float32], occlusion: OcclusionMask

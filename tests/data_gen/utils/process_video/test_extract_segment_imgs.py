@@ -7,6 +7,7 @@ import numpy as np
 
 from data_gen.utils.process_video.extract_segment_imgs import cut_out, extract_segment_imgs
 from modules.commons.progress import silent
+from modules.structures.dataset import write_crop
 from tests.support.synthetic_clip import CROP_SIZE, prepare_synthetic_clip
 
 
@@ -43,3 +44,17 @@ def test_every_stored_crop_is_written_once(tmp_path):
     np.testing.assert_array_equal(rgb[:, :128], dataset.crop(3)[:, :128])
     extract_segment_imgs(dataset, tmp_path / "person", segmenter, silent)
     assert segmenter.asked == 11
+
+
+def test_what_is_in_front_of_the_face_is_no_part_of_the_person(tmp_path):
+    dataset, _ = prepare_synthetic_clip(tmp_path, n_frames=11)
+    occluder = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
+    occluder[: CROP_SIZE // 2] = 1.0
+    occluder[CROP_SIZE // 2 : CROP_SIZE // 2 + 10] = 0.4
+    write_crop(dataset.crops_dir, int(dataset.rows[2]), dataset.crop(2), occluder)
+    written = extract_segment_imgs(dataset, tmp_path / "person", LeftHalf(), silent)
+    image = cv2.imread(str(written[2]), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    alpha = image[:, 40, 3]
+    assert not alpha[: CROP_SIZE // 2].any() and (alpha[CROP_SIZE // 2 + 10 :] == 255).all()
+    assert abs(int(alpha[CROP_SIZE // 2 + 5]) - 153) <= 1 and not image[..., 3][:, CROP_SIZE // 2 :].any()

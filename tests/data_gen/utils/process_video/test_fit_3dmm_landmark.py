@@ -402,10 +402,9 @@ def test_driver_heeds_the_occlusion_table(model, workspace):
     plain = fit_3dmm_for_a_video(workspace, model)
     hidden = np.zeros((12, 478), bool)
     hidden[:, list(MOUTH)] = True
-    nothing = np.zeros(0, np.int64), np.zeros((0, 8, 8), np.uint8)
-    OcclusionTable(np.zeros(12, np.float32), hidden, *nothing).save(workspace.hands)
+    replace(OcclusionTable.nothing(12, 8), hidden=hidden).save(workspace.occlusion)
     assert not np.allclose(fit_3dmm_for_a_video(workspace, model).expression, plain.expression)
-    OcclusionTable(np.zeros(3, np.float32), hidden[:3], *nothing).save(workspace.hands)
+    replace(OcclusionTable.nothing(3, 8), hidden=hidden[:3]).save(workspace.occlusion)
     with pytest.raises(GeneFaceError, match="covers 3 frames"):
         fit_3dmm_for_a_video(workspace, model)
 

@@ -225,10 +225,9 @@ def test_a_prepared_video_gets_its_coefficients(model, planted, workspace):
     assert np.abs(loaded.euler - planted[2]).max() < 0.015
     hidden = np.zeros((30, 478), bool)
     hidden[:, list(MOUTH)] = True
-    nothing = np.zeros(0, np.int64), np.zeros((0, 8, 8), np.uint8)
-    OcclusionTable(np.zeros(30, np.float32), hidden, *nothing).save(workspace.hands)
+    replace(OcclusionTable.nothing(30, 8), hidden=hidden).save(workspace.occlusion)
     assert not np.allclose(fit_bfm_for_a_video(workspace, model).expression, coeffs.expression, atol=1e-3)
-    OcclusionTable(np.zeros(3, np.float32), hidden[:3], *nothing).save(workspace.hands)
+    replace(OcclusionTable.nothing(3, 8), hidden=hidden[:3]).save(workspace.occlusion)
     with pytest.raises(GeneFaceError, match="covers 3 frames"):
         fit_bfm_for_a_video(workspace, model)
 

@@ -11,6 +11,7 @@ from data_gen.utils.process_video.occlusion_detector import (
 )
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropMetadata, CropRegion
+from modules.structures.expected_face import ExpectedFace
 from modules.structures.landmarks import Landmarks2D
 from modules.structures.masks import OcclusionMask
 from modules.video.colour import rgb_from_planes
@@ -194,3 +195,17 @@ def test_no_false_hands_on_beard_and_glasses(detector, shared_clips, name, box):
 
 def test_landmark_box_of_the_template_is_the_box():
     assert landmark_box(fake_landmarks(1, HAND_FACE).points[0]).iou(HAND_FACE) > 0.99
+
+
+def test_an_expected_face_shows_things_that_are_no_hands(detector, demo_dir):
+    rgb = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 312))[60:380, 300:600]
+    flat = np.full(rgb.shape[:2], 0.015, np.float32)
+    expected = ExpectedFace(rgb.astype(np.float32) / np.float32(255), flat, np.ones_like(flat))
+    covered = np.ascontiguousarray(rgb)
+    covered[200:300, 100:160] = (30, 60, 160)
+    box = BoundingBox(35, 10, 245, 290)
+    found = detector.detect_face_occlusions(covered, box, expected)
+    assert found.values[210:290, 110:150].min() > 0.9
+    assert (found.values[:190] > 0.5).mean() < 0.001
+    with pytest.raises(ValueError, match="differ in size"):
+        detector.detect_face_occlusions(covered[:100], box, expected)

@@ -1,5 +1,7 @@
 """Occlusion of a whole clip, stretch by stretch: on drawn frames exactly, on real ones closely what one pass gives."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,12 +10,12 @@ from data_gen.runs.stages import HANDS_MARGIN, HANDS_STRETCH
 from data_gen.utils.mp_feature_extractors.hand_landmarker import HandResult
 from data_gen.utils.process_video.hand_tracker import HOLD, LOOK_BACK
 from data_gen.utils.process_video.occlusion_detector import OcclusionDetector
-from data_gen.utils.process_video.occlusion_table import join_occlusion, no_occlusion, occlusion_table
+from data_gen.utils.process_video.occlusion_table import join_occlusion, occlusion_table
 from data_gen.utils.process_video.part_store import PartStore
 from modules.structures.boxes import BoundingBox
 from modules.structures.crops import CropMetadata, CropRegion, transform_points
 from modules.structures.landmarks import JAW_LINE
-from modules.structures.masks import OcclusionTable
+from modules.structures.masks import OcclusionEvidence, OcclusionTable
 from tests.data_gen.utils.process_video.moving_face import box_at, bright_boxes, make_frame
 from tests.data_gen.utils.process_video.test_hand_outline import open_hand
 from tests.data_gen.utils.process_video.test_occlusion_detector import HAND_FACE, fake_landmarks
@@ -140,7 +142,8 @@ def test_frames_past_the_landmarks_are_not_looked_at(frames, landmarks, drawn_ha
 def test_nothing_found_is_a_table_of_nothing(tmp_path, landmarks, drawn_hands):
     empty = [make_frame(row, []) for row in range(COUNT)]
     made = in_stretches(empty, landmarks, drawn_hands, tmp_path)
-    assert_same(made, no_occlusion(COUNT, SIZE))
+    looked = np.where(landmarks.valid, OcclusionEvidence.HANDS, OcclusionEvidence.NONE).astype(np.uint8)
+    assert_same(made, replace(OcclusionTable.nothing(COUNT, SIZE), evidence=looked))
     assert made.mask(3, 128) is None
 
 
