@@ -50,7 +50,7 @@ def check_resumed(attempts: list[Attempt]) -> None:
             if name in whole.files:
                 assert content == whole.files[name], f"{name} was not whole"
             else:
-                assert ".tmp" in name or "hands.parts" in name, f"{name} is nothing that an uninterrupted run makes"
+                assert ".tmp" in name or ".parts" in name, f"{name} is nothing that an uninterrupted run makes"
     for before, now in zip(tries[:-1], tries[1:], strict=True):
         assert set(before.stages) <= set(now.stages), "nothing is forgotten"
         if not now.killed:

@@ -1,6 +1,6 @@
 """Processed artefacts of one clip → the dataset that training reads.
 
-Reads: landmarks.npz, crop_metadata.json, hands.npz, coeff_fit_mp.npz and the video itself.
+Reads: landmarks.npz, crop_metadata.json, occlusion.npz, coeff_fit_mp.npz and the video itself.
 Writes: data/binary/videos/<id>/trainval_dataset.npz and crops/.
 """
 
@@ -95,7 +95,7 @@ def binarize(
     """
     landmarks = Landmarks2D.load(workspace.landmarks)
     metadata = load_crop_metadata(workspace.crop_metadata)
-    occlusion = OcclusionTable.load(workspace.hands)
+    occlusion = OcclusionTable.load(workspace.occlusion)
     coeffs = FaceModelCoeffs.load(workspace.coeffs)
     model = face_model.corrected(coeffs.correction)
     condition = condition_from_expression(model, coeffs.identity, coeffs.expression)
@@ -192,7 +192,7 @@ def write_crops(
 
     Crops that a killed run has finished, of the same rows and squares, are not cut again.
     """
-    made_from = hashlib.sha256(metadata.to_json().encode() + rows.tobytes() + occlusion.hidden.tobytes()).hexdigest()
+    made_from = hashlib.sha256(metadata.to_json().encode() + rows.tobytes() + occlusion.digest().encode()).hexdigest()
     partial = workspace.binary / f"crops.{made_from[:16]}.tmp.d"
     for other in set(workspace.binary.glob("crops.*.tmp.d")) - {partial}:
         shutil.rmtree(other)
@@ -203,7 +203,7 @@ def write_crops(
         last = max(missing, default=-1)
         frames = takewhile(lambda frame: frame.index <= last, reader.frames()) if missing else ()
         for index, crop in extract_face_crops((frame for frame in frames if frame.index in missing), metadata):
-            write_crop(partial, index, crop, occlusion.mask(index, metadata.crop_size))
+            write_crop(partial, index, crop, occlusion.soft_mask(index, metadata.crop_size))
             done += 1
             progress("crops", done, len(rows))
     shutil.rmtree(workspace.crops, ignore_errors=True)

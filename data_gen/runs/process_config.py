@@ -9,6 +9,7 @@ from data_gen.runs.binarizer_nerf import BinarizerConfig
 from data_gen.utils.process_video.face_detector import Backend
 from data_gen.utils.process_video.face_table import BeliefConfig
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
+from data_gen.utils.process_video.occlusion_pass import PassConfig
 from data_gen.utils.process_video.person_linking import LinkConfig
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 from data_gen.utils.process_video.tracker_state import FollowConfig
@@ -68,6 +69,21 @@ class HandsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OcclusionStageConfig:
+    """Looking for anything in front of the face, by what the face should look like.
+
+    Attributes:
+        enabled: off, only hands count.
+        mask_size: side of the stored masks, px.
+        judge: see ``PassConfig``.
+    """
+
+    enabled: bool = True
+    mask_size: int = 256
+    judge: PassConfig = field(default_factory=PassConfig)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessVideoConfig:
     """Settings of every stage of ``data_gen/runs/process_video.py``.
 
@@ -84,6 +100,7 @@ class ProcessVideoConfig:
     detect: DetectConfig = field(default_factory=DetectConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     hands: HandsConfig = field(default_factory=HandsConfig)
+    occlusion: OcclusionStageConfig = field(default_factory=OcclusionStageConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     binarizer: BinarizerConfig = field(default_factory=BinarizerConfig)
 

@@ -31,6 +31,7 @@ from modules.commons import hashing
 from modules.commons.config import load_config
 from modules.commons.device import DeviceName, pick_device
 from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
+from modules.commons.hparams import parse_hparams
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, VideoWorkspace
@@ -69,7 +70,7 @@ class Stage:
     check: Callable[[VideoWorkspace], None] | None = None
 
 
-TRACKED = ("landmarks", "crop_metadata", "hands")
+TRACKED = ("landmarks", "crop_metadata")
 STAGES: tuple[Stage, ...] = (
     Stage("shots", (), ("frame_index",), ("shots",), 1, stages.shots, of_face=False),
     Stage(
@@ -86,14 +87,40 @@ STAGES: tuple[Stage, ...] = (
         "landmarks", ("observations", "faces"), ("track", "landmarks"), (), 2, stages.landmarks, check=stages.check_face
     ),
     Stage("crop", ("frame_index", "track", "landmarks"), ("crop_metadata",), ("crop",), 2, stages.crop),
-    Stage("hands", ("frame_index", "landmarks", "crop_metadata"), ("hands",), ("hands",), 3, stages.hands),
-    Stage("fit", ("frame_index", *TRACKED), ("coeffs",), ("fit", "face_model"), 2, stages.fit, uses_face_model=True),
+    Stage("hands", ("frame_index", *TRACKED), ("hands",), ("hands",), 4, stages.hands),
+    Stage(
+        "fit_first",
+        ("frame_index", *TRACKED, "hands"),
+        ("first_coeffs",),
+        ("fit", "face_model"),
+        1,
+        stages.fit_first,
+        uses_face_model=True,
+    ),
+    Stage(
+        "occlusion",
+        ("frame_index", *TRACKED, "hands", "first_coeffs"),
+        ("occlusion",),
+        ("occlusion",),
+        7,
+        stages.occlusion,
+        uses_face_model=True,
+    ),
+    Stage(
+        "fit",
+        ("frame_index", *TRACKED, "hands", "first_coeffs", "occlusion"),
+        ("coeffs",),
+        ("fit", "face_model"),
+        3,
+        stages.fit,
+        uses_face_model=True,
+    ),
     Stage(
         "binarize",
-        (*TRACKED, "coeffs"),
+        (*TRACKED, "occlusion", "coeffs"),
         ("dataset", "crops"),
         ("binarizer",),
-        3,
+        4,
         stages.binarize_clip,
         uses_face_model=True,
         check=stages.check_fitted_model,
@@ -301,8 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workspace = VideoWorkspace(
             video_id, *([arguments.data_root] if arguments.data_root else []), face=arguments.face
         )
-        overrides = dict(item.split("=", 1) for item in arguments.hparams.split(",") if "=" in item)
-        config = load_config(arguments.config, ProcessVideoConfig, overrides)
+        config = load_config(arguments.config, ProcessVideoConfig, parse_hparams(arguments.hparams))
         chosen, forced = select_stages(arguments.first, arguments.only)
         video = arguments.video or workspace.raw_video
         run_stages(chosen, video, workspace, config, ConsoleProgress(), forced=forced)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -14,7 +11,9 @@ from typing import Unpack
 import numpy as np
 
 from data_gen.runs.binarizer_nerf import binarize
+from data_gen.runs.judged_clip import JudgedClip, evidence_counts, learnt_face
 from data_gen.runs.process_config import CropConfig, ProcessVideoConfig
+from data_gen.runs.stretches import Stretch, in_stretches, stretches_at_once
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker, Landmarker, build_landmarker
 from data_gen.utils.mp_feature_extractors.networks import Runtime, pick_runtime
 from data_gen.utils.mp_feature_extractors.region_confirmer import RegionConfirmer
@@ -28,7 +27,7 @@ from data_gen.utils.process_video.landmark_track import check_faces, write_landm
 from data_gen.utils.process_video.look_taker import build_look_taker
 from data_gen.utils.process_video.observation_log import ObservationLog
 from data_gen.utils.process_video.occlusion_detector import OcclusionDetector
-from data_gen.utils.process_video.occlusion_table import join_occlusion, no_occlusion, occlusion_table
+from data_gen.utils.process_video.occlusion_table import join_occlusion, occlusion_table
 from data_gen.utils.process_video.part_store import PartStore
 from data_gen.utils.process_video.person_linking import link_persons
 from data_gen.utils.process_video.scene_cuts import find_shots
@@ -47,6 +46,7 @@ from modules.structures.faces import FaceTable
 from modules.structures.frame_index import FrameIndex
 from modules.structures.frames import Frame
 from modules.structures.landmarks import Landmarks2D
+from modules.structures.masks import OcclusionEvidence, OcclusionTable
 from modules.structures.tracks import FaceTrack
 from modules.video.frame_range import FrameRange
 from modules.video.pipeline import decoding
@@ -60,14 +60,10 @@ SEGMENT = 256
 """Frames between two points from which a killed run can go on."""
 HANDS_STRETCH = 512
 """The same for looking for hands."""
+OCCLUSION_STRETCH = 128
+"""The same for what else stands in front of the face: short, so that a clip of seconds keeps several cores busy."""
 MOST_STRETCHES = 8
 """Stretches looked through at a time, each with its own decoder and networks."""
-STRETCHES_BYTES = 1 << 30
-"""Most that their decoders' frames may take together."""
-DECODER_FRAMES = 12
-"""Frames that a decoder and the queue behind it hold, besides one in each of its threads."""
-BYTES_PER_PIXEL = 3
-"""Of a frame: planes of ten bits, chroma halved both ways."""
 HANDS_MARGIN = 32
 """Frames before and after a stretch in which a hand that matters in it can first be seen."""
 
@@ -217,71 +213,88 @@ def hands(stage: StageInput) -> dict[str, str]:
     count = len(Landmarks2D.load(workspace.landmarks))
     parts = PartStore(workspace.hands.with_name("hands.parts"), stage.key)
     if not stage.config.hands.enabled:
-        no_occlusion(count, size).save(workspace.hands)
+        OcclusionTable.nothing(count, size).save(workspace.hands)
         parts.delete()
         return {}
     runtime = networks_runtime(stage.config)
-    starts = range(0, count, HANDS_STRETCH)
-    missing = [start for start in starts if not parts.has(start)]
-    done = sum(min(HANDS_STRETCH, count - start) for start in starts if start not in missing)
-    stopping = threading.Event()
-    # most of the time goes to networks, OpenCV and decoding, which let other threads run
-    size_hw = load_crop_metadata(workspace.crop_metadata).frame_size_hw
-    with ThreadPoolExecutor(stretches_at_once(len(missing), size_hw, usable_cores())) as pool:
-        jobs = {pool.submit(_hands_in, stage, parts, start, runtime, stopping): start for start in missing}
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                done += min(HANDS_STRETCH, count - jobs[job])
-                stage.progress("hands", done, count)
-        except BaseException:
-            stopping.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+
+    def look(stretch: Stretch) -> OcclusionTable:
+        return _hands_in(stage, stretch, runtime)
+
+    in_stretches("hands", count, HANDS_STRETCH, parts, look, stage.progress, at_once=_at_once(stage))
     join_occlusion(parts, workspace.hands, size)
     parts.delete()
     return {"extractor": str(runtime)}
 
 
-def stretches_at_once(count: int, size_hw: tuple[int, int], cores: int) -> int:
-    """How many of ``count`` stretches to look through at a time: large frames are held by each decoder's threads."""
-    held = (cores + DECODER_FRAMES) * math.prod(size_hw) * BYTES_PER_PIXEL
-    return max(1, min(count, MOST_STRETCHES, cores, STRETCHES_BYTES // held))
+def _at_once(stage: StageInput) -> Callable[[int], int]:
+    size_hw = load_crop_metadata(stage.workspace.crop_metadata).frame_size_hw
+    return lambda missing: stretches_at_once(missing, size_hw, usable_cores(), MOST_STRETCHES)
 
 
-def _hands_in(stage: StageInput, parts: PartStore, start: int, runtime: Runtime, stopping: threading.Event) -> None:
-    """Look for hands in the stretch that begins at ``start``, with a reader and networks of its own."""
+def _hands_in(stage: StageInput, stretch: Stretch, runtime: Runtime) -> OcclusionTable:
+    """Look for hands in a stretch, with a reader and networks of its own."""
     workspace = stage.workspace
     points, index = Landmarks2D.load(workspace.landmarks), FrameIndex.load(workspace.frame_index)
     metadata, size = load_crop_metadata(workspace.crop_metadata), stage.config.hands.mask_size
-    stop = min(start + HANDS_STRETCH, len(points))
-    first, last = max(start - HANDS_MARGIN, 0), min(stop + HANDS_MARGIN, len(points))
+    first, last = stretch.with_margin(HANDS_MARGIN, len(points))
     with VideoReader(stage.video) as reader, decoding(FrameRange(reader, index, first, last)) as frames:
-        watched = _until(stopping, frames)
-        table = occlusion_table(watched, points, metadata, OcclusionDetector(runtime=runtime), size, (start, stop))
-    parts.save(start, table)
+        watched = stretch.until_stopped(frames)
+        rows = (stretch.first, stretch.stop)
+        return occlusion_table(watched, points, metadata, OcclusionDetector(runtime=runtime), size, rows)
 
 
-def _until(stopping: threading.Event, frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Pass frames on until the stage ends early.
+def fit_first(stage: StageInput) -> None:
+    """Fit the face model blind only to what hands hide: good enough to say what the face should look like."""
+    _fit(stage, stage.workspace.hands, stage.workspace.first_coeffs)
 
-    Raises:
-        CancelledError: it does; half a stretch must not be kept.
+
+def occlusion(stage: StageInput) -> dict[str, str]:
+    """Find whatever stands in front of the face, by what the face should look like; finished stretches are kept.
+
+    Returns:
+        How many frames were judged by what, for the manifest.
     """
-    for frame in frames:
-        if stopping.is_set():
-            raise CancelledError
-        yield frame
+    workspace, config = stage.workspace, stage.config.occlusion
+    parts = PartStore(workspace.occlusion.with_name("occlusion.parts"), stage.key)
+    workspace.appearance.unlink(missing_ok=True)
+    if not config.enabled:
+        OcclusionTable.load(workspace.hands).save(workspace.occlusion)
+        parts.delete()
+        return {}
+    clip = JudgedClip.open(stage.video, workspace, config, pick_device(stage.config.device))
+    face = learnt_face(clip, parts.folder / workspace.appearance.name)
+    count = len(clip.tables.landmarks)
+
+    def look(stretch: Stretch) -> OcclusionTable:
+        return clip.judged(stretch, face, OcclusionEvidence.APPEARANCE)
+
+    in_stretches("occlusion", count, OCCLUSION_STRETCH, parts, look, stage.progress, at_once=_at_once(stage))
+    join_occlusion(parts, workspace.occlusion, config.mask_size)
+    if face is not None:
+        face.save(workspace.appearance)
+    parts.delete()
+    return evidence_counts(OcclusionTable.load(workspace.occlusion))
 
 
 def fit(stage: StageInput) -> None:
-    """Fit the face model to the landmarks."""
+    """Fit the face model blind to all that is hidden; where hands hid just as much, the first fit is that already."""
+    workspace = stage.workspace
+    by_hands, by_all = (OcclusionTable.load(path).hidden for path in (workspace.hands, workspace.occlusion))
+    if np.array_equal(by_hands, by_all):
+        FaceModelCoeffs.load(workspace.first_coeffs).save(workspace.coeffs)
+        return
+    _fit(stage, workspace.occlusion, workspace.coeffs)
+
+
+def _fit(stage: StageInput, occluders: Path, output: Path) -> None:
+    """Fit the face model to the landmarks that ``occluders`` leaves."""
     stage.progress("fit", 0, 1)
     model, device = load_face_model(stage.config.face_model), pick_device(stage.config.device)
     if isinstance(model, BfmModel):
-        fit_bfm_for_a_video(stage.workspace, model, stage.config.fit, device=device)
+        fit_bfm_for_a_video(stage.workspace, model, stage.config.fit, occluders, output, device=device)
     else:
-        fit_3dmm_for_a_video(stage.workspace, model, stage.config.fit, device=device)
+        fit_3dmm_for_a_video(stage.workspace, model, stage.config.fit, occluders, output, device=device)
     stage.progress("fit", 1, 1)
 
 

@@ -23,7 +23,7 @@ from modules.commons.workspace import VideoWorkspace
 from modules.radnerfs.condition import ConditionStatistics, condition_from_expression
 from modules.structures.crops import CropMetadata, CropRegion
 from modules.structures.dataset import NeRFDataset, last_eleventh
-from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
+from modules.structures.landmarks import Landmarks2D
 from modules.structures.masks import OcclusionTable
 from tests.support.synthetic_head import SyntheticSpeaker
 
@@ -55,12 +55,7 @@ def tables():
     speaker = SyntheticSpeaker(4)
     coeffs = speaker.coeffs(60)
     landmarks = speaker.landmarks(coeffs)
-    occlusion = OcclusionTable(
-        np.zeros(60, np.float32),
-        np.zeros((60, N_MEDIAPIPE), bool),
-        np.zeros(0, np.int64),
-        np.zeros((0, 8, 8), np.uint8),
-    )
+    occlusion = OcclusionTable.nothing(60, 8)
     return landmarks, occlusion, coeffs
 
 
@@ -107,7 +102,7 @@ def test_crops_of_an_interrupted_run_are_not_cut_again(tmp_path, demo_dir, monke
     video, rows = demo_dir / "carphone_pristine.mp4", np.array([1, 3, 4, 8, 9])
     metadata = CropMetadata((CropRegion(90.0, 70.0, 128.0),), (144, 176), 256)
     masks = np.full((1, 8, 8), 255, np.uint8)
-    occlusion = OcclusionTable(np.zeros(10, np.float32), np.zeros((10, N_MEDIAPIPE), bool), np.array([3]), masks)
+    occlusion = replace(OcclusionTable.nothing(10, 8), rows=np.array([3]), masks=masks)
 
     def stopping(what, done, total):
         if done == 2:
@@ -132,12 +127,7 @@ def test_crops_of_an_interrupted_run_are_not_cut_again(tmp_path, demo_dir, monke
 def test_crops_of_other_rows_are_cut_anew(tmp_path, demo_dir):
     video = demo_dir / "carphone_pristine.mp4"
     metadata = CropMetadata((CropRegion(90.0, 70.0, 128.0),), (144, 176), 256)
-    occlusion = OcclusionTable(
-        np.zeros(10, np.float32),
-        np.zeros((10, N_MEDIAPIPE), bool),
-        np.zeros(0, np.int64),
-        np.zeros((0, 8, 8), np.uint8),
-    )
+    occlusion = OcclusionTable.nothing(10, 8)
     space = VideoWorkspace("clip", tmp_path)
 
     def stopping(what, done, total):
@@ -162,8 +152,7 @@ def test_conditions_are_of_the_persons_own_units(tmp_path, demo_dir):
     workspace.binary.mkdir(parents=True, exist_ok=True)
     coeffs.save(workspace.coeffs)
     speaker.landmarks(coeffs).save(workspace.landmarks)
-    none = np.zeros(12, np.float32), np.zeros((12, N_MEDIAPIPE), bool), np.zeros(0, np.int64)
-    OcclusionTable(*none, np.zeros((0, 8, 8), np.uint8)).save(workspace.hands)
+    OcclusionTable.nothing(12, 8).save(workspace.occlusion)
     save_crop_metadata(CropMetadata((CropRegion(80.0, 60.0, 60.0),), (144, 176), 256), workspace.crop_metadata)
     own = speaker.model.corrected(correction)
     raw = condition_from_expression(own, coeffs.identity, coeffs.expression)

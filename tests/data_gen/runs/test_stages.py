@@ -1,5 +1,6 @@
 """What the stages make of the configuration's face model."""
 
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -9,7 +10,7 @@ from data_gen.runs import stages
 from data_gen.runs.process_config import DetectConfig, ProcessVideoConfig
 from data_gen.runs.process_video import STAGES, main, run_stages, stage_keys
 from data_gen.runs.stages import StageInput
-from data_gen.utils.process_video.occlusion_table import no_occlusion
+from data_gen.runs.stretches import stretches_at_once
 from modules.commons.errors import ConfigError, ModelFileError, NoFaceError
 from modules.commons.progress import silent
 from modules.commons.workspace import VideoWorkspace
@@ -45,6 +46,9 @@ def stage_input(workspace, config, tmp_path):
 
 def test_fitting_bfm2009_works_and_training_on_it_is_refused(workspace, tmp_path, monkeypatch):
     monkeypatch.setattr(choice, "BFM2009_DIR", write_bfm(tmp_path / "bfm2009", *small_bfm_arrays()))
+    for path in (workspace.hands, workspace.occlusion):
+        OcclusionTable.nothing(12, 8).save(path)
+    stages.fit_first(stage_input(workspace, BFM, tmp_path))
     stages.fit(stage_input(workspace, BFM, tmp_path))
     coeffs = FaceModelCoeffs.load(workspace.coeffs)
     assert coeffs.face_model_version == small_bfm().version
@@ -53,8 +57,30 @@ def test_fitting_bfm2009_works_and_training_on_it_is_refused(workspace, tmp_path
     with pytest.raises(ConfigError, match=r"fitted with BFM2009 \(bfm-.*set face_model to embedded"):
         stages.check_fitted_model(workspace)
     assert next(stage for stage in STAGES if stage.name == "binarize").check is stages.check_fitted_model
+    stages.fit_first(stage_input(workspace, ProcessVideoConfig(), tmp_path))
     stages.fit(stage_input(workspace, ProcessVideoConfig(), tmp_path))
     stages.check_fitted_model(workspace)
+
+
+def test_the_second_fit_is_made_only_where_more_is_hidden(workspace, tmp_path, monkeypatch):
+    stage = stage_input(workspace, ProcessVideoConfig(), tmp_path)
+    nothing = OcclusionTable.nothing(12, 8)
+    for path in (workspace.hands, workspace.occlusion):
+        nothing.save(path)
+    stages.fit_first(stage)
+    first = FaceModelCoeffs.load(workspace.first_coeffs)
+    asked = []
+    monkeypatch.setattr(stages, "_fit", lambda _, occluders, output: asked.append((occluders, output)))
+    stages.fit(stage)
+    copied = FaceModelCoeffs.load(workspace.coeffs)
+    assert not asked
+    for name in ("identity", "expression", "euler", "translation", "valid", "residual"):
+        np.testing.assert_array_equal(getattr(copied, name), getattr(first, name))
+    hidden = nothing.hidden.copy()
+    hidden[3, 10:40] = True
+    replace(nothing, hidden=hidden).save(workspace.occlusion)
+    stages.fit(stage)
+    assert asked == [(workspace.occlusion, workspace.coeffs)]
 
 
 def test_a_missing_bfm2009_ends_the_job_before_it_begins(tmp_path, monkeypatch):
@@ -139,11 +165,11 @@ def test_stretches_looked_through_at_once_give_the_same_hands(workspace, clip, m
 
 
 def test_as_many_stretches_at_a_time_as_cores_and_memory_allow():
-    assert stages.stretches_at_once(3, (512, 512), 16) == 3
-    assert stages.stretches_at_once(40, (512, 512), 16) == stages.MOST_STRETCHES
-    assert stages.stretches_at_once(40, (512, 512), 2) == 2
-    assert stages.stretches_at_once(40, (2160, 3840), 16) == 1
-    assert stages.stretches_at_once(0, (512, 512), 4) == 1
+    assert stretches_at_once(3, (512, 512), 16, 8) == 3
+    assert stretches_at_once(40, (512, 512), 16, 8) == 8
+    assert stretches_at_once(40, (512, 512), 2, 8) == 2
+    assert stretches_at_once(40, (2160, 3840), 16, 8) == 1
+    assert stretches_at_once(0, (512, 512), 4, 8) == 1
 
 
 def test_stretches_that_are_done_are_kept_when_another_fails(workspace, clip, monkeypatch):
@@ -155,7 +181,7 @@ def test_stretches_that_are_done_are_kept_when_another_fails(workspace, clip, mo
         if rows[0] == 24 and len(done) < 2:
             raise NoFaceError("this one fails")
         done.append(rows[0])
-        return no_occlusion(rows[1] - rows[0], size)
+        return OcclusionTable.nothing(rows[1] - rows[0], size)
 
     monkeypatch.setattr(stages, "occlusion_table", table)
     monkeypatch.setattr(stages, "OcclusionDetector", lambda runtime: None)
