@@ -50,6 +50,8 @@ class LossConfig:
             are learnt by heart through their conditions (measured on held-out frames: 0.3 to 1 is +0.3 .. +1 dB).
         position_noise_px: spread, in frame pixels, of the noise on positions in training: a pixel is an area, and
             grid cells between its samples' points would keep noise (measured: +0.1 .. +1.6 dB).
+        unusual_error: rays whose error is above this many times the usual one at their place of the head weigh less and
+            less: what covers the face there was missed. 0 believes every ray.
         patch_weight: weight of ``perceptual``'s loss on square patches around the mouth; 0 draws none.
         patch_size: side of a patch, px. patches_per_step: patches of one step.
     """
@@ -59,6 +61,7 @@ class LossConfig:
     ambient_weight: float = 1e-3
     condition_noise: float = 0.7
     position_noise_px: float = 0.5
+    unusual_error: float = 5.0
     patch_weight: float = 0.0
     patch_size: int = 32
     patches_per_step: int = 8
@@ -66,6 +69,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.patch_weight < 0 or self.patch_size < 8 or self.patches_per_step < 1:
             raise ValueError(f"needs patch_weight >= 0, patch_size >= 8 and patches_per_step >= 1: {self}")
+        if self.unusual_error != 0 and self.unusual_error < 1:
+            raise ValueError(f"needs unusual_error 0 or at least 1: {self}")
 
 
 @dataclass(frozen=True, slots=True)

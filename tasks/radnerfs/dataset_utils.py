@@ -46,6 +46,8 @@ MOST_CASTERS = 32
 FRAMES_AT_ONCE = 64
 QUALITY = 5
 """Place of a ray's quality among the columns that a frame is flattened to."""
+HIDDEN_MARGIN_PX = 3
+"""What lies this near to something in front of the face is not learnt either."""
 EYE_ROOM = 1.6
 """An eye is learnt within its landmarks' box, this many times as wide and high (lids and lashes move)."""
 
@@ -160,9 +162,9 @@ class RADNeRFDataset:
         learn = hits.mask & dilate(hits.weight > 0, self._margin_px)
         if self._crop_leaves_frame(index):
             learn &= window_of(self.source.inside_frame(index), bounds)
-        occluder = self.source.occluder(index)
-        if occluder is not None:
-            learn &= ~dilate(window_of(occluder, bounds), 3)
+        hidden = self.source.hidden(index)
+        if hidden is not None:
+            learn &= ~dilate(window_of(hidden, bounds), HIDDEN_MARGIN_PX)
         rgb = window_of(self.source.crop(index), bounds)
         edge_px = edge_radius_px(camera_matrix, self.pose(index).translation)
         quality = view_quality(self.face_model, mesh, hits, edge_px)

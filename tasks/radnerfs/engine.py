@@ -18,10 +18,13 @@ from tasks.configs import LossConfig, RADNeRFTaskConfig
 from tasks.cuda_graph import GraphedCall
 from tasks.distributed import Ranks
 from tasks.radnerfs.losses import charbonnier, code_penalty, psnr
+from tasks.radnerfs.missed_occluders import UsualErrors
 from tasks.radnerfs.optimizer import Optimizer
 from tasks.radnerfs.ray_table import PATCH_ROOM_PX, PatchMap, RayBatch, RayTable, Shares, draw_batch, patch_map
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LEAST_WEIGHT = 0.25
+"""Pixels of patches that weigh less are taken out: their error is beyond twice what is allowed."""
 AUTO_PRECISION = {"cpu": "float32", "cuda": "bfloat16"}
 
 Scalars = Mapping[str, Tensor]
@@ -35,6 +38,7 @@ class TrainingEngine:
         person: with the weights as they are now.
         average: the same person with the running mean of the weights, which is what rendering uses.
         believed: float32 ``[F]``, 0 for training frames that are not learnt from.
+        usual: what rays weigh that show something else than the head.
 
     Args:
         config: sizes of a step, losses, rates.
@@ -68,6 +72,7 @@ class TrainingEngine:
         scaler = torch.amp.GradScaler(self.device.type) if self.precision == torch.float16 else None
         self.optimizer = Optimizer(person, self.average, config.optim, config.max_updates, scaler)
         self.believed = torch.ones(rays.n_frames, device=self.device)
+        self.usual = UsualErrors(config.loss.unusual_error, self.device)
         self._patches, self._patch_loss = self._prepare_patches()
         self._work = self._graphed()
 
@@ -126,7 +131,7 @@ class TrainingEngine:
         config = self.config.loss
         batch = self.draw()
         rgb, ambient = self.render(batch, self._position_noise)
-        weight = self.believed[batch.frame][:, None].expand(rgb.shape[:2])
+        weight = self.believed[batch.frame][:, None] * self._weigh(batch, rgb)
         color = charbonnier(rgb.flatten(0, 1), batch.rgb.flatten(0, 1), weight.flatten(), config.charbonnier_eps)
         loss = color + config.ambient_weight * ambient.mean()
         loss = loss + config.code_weight * code_penalty(self.person.radnerf.individual_embeddings)
@@ -136,6 +141,14 @@ class TrainingEngine:
             loss = loss + config.patch_weight * patch
             scalars["patch_loss"] = patch.detach()
         return loss, scalars
+
+    def _weigh(self, batch: RayBatch, rgb: Tensor, *, is_new: bool = True) -> Tensor:
+        """What rays ``[B, R]`` weigh by how unusual their error is; ``is_new`` lets it count as usual from now on."""
+        error = (rgb.detach().float() - batch.rgb).abs().mean(dim=-1)
+        weight = self.usual.weights(batch.position, error)
+        if is_new:
+            self.usual.learn(batch.position, error)
+        return weight
 
     def render(self, batch: RayBatch, position_noise: float) -> tuple[Tensor, Tensor]:
         """Colours ``[B, R, 3]`` and use of the motion ``[B, R]`` of rays, with training's noise; differentiable."""
@@ -159,6 +172,7 @@ class TrainingEngine:
         batch, mask = draw_patches(self.rays, self._patches, config.patches_per_step, size, self.generator)
         rgb, _ = self.render(batch, 0.0)
         known = mask * self.believed[batch.frame][:, None]
+        known = known * (self._weigh(batch, rgb, is_new=False) > LEAST_WEIGHT)
         rendered = torch.where(known[..., None] > 0, rgb, batch.rgb)
         pictures = [side.transpose(1, 2).unflatten(2, (size, size)) for side in (rendered, batch.rgb)]
         return patch_loss(pictures[0], pictures[1])

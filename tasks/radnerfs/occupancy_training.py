@@ -80,8 +80,8 @@ def crop_table(dataset: RADNeRFDataset, device: torch.device, progress: Progress
         on_head = np.zeros((source.crop_size, source.crop_size), dtype=bool)
         x0, y0, x1, y1 = frame.hits.bounds
         on_head[y0:y1, x0:x1] = frame.hits.mask
-        occluder = source.occluder(index)
-        hidden = np.zeros_like(on_head) if occluder is None else occluder
+        in_front = source.hidden(index)
+        hidden = np.zeros_like(on_head) if in_front is None else in_front
         pose, row = dataset.pose(index), int(source.rows[index])
         world_from_camera = ngp_pose(camera_pose(pose.euler, pose.translation))
         turned = world_from_camera[:3, :3] @ np.linalg.inv(source.camera_matrix(index))

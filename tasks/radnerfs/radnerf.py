@@ -157,7 +157,7 @@ class RADNeRFTask:
             "model": self.person.state_dict(),
             **self.engine.optimizer.state(),
             "random": {"generator": self.engine.generator.get_state()},
-            "frames": {"believed": self.engine.believed, "judged": judged},
+            "frames": {"believed": self.engine.believed, "judged": judged, "usual": self.engine.usual.usual},
             "plateau": self.plateau.state(),
         }
 
@@ -172,6 +172,7 @@ class RADNeRFTask:
             self.person.load_state_dict(dict(groups["model"]))
             engine.optimizer.load_state(groups)
             engine.believed.copy_(groups["frames"]["believed"])
+            engine.usual.usual.copy_(groups["frames"]["usual"])
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"the saved training state has other sizes ({error}); use --reset") from error
         engine.optimizer.start_at(step)

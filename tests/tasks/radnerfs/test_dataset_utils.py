@@ -76,7 +76,7 @@ def test_canonical_positions_agree_across_frames(dataset):
 
 
 def test_what_is_hidden_is_not_learnt(clip, dataset):
-    hidden = dataset.source.occluder(4)
+    hidden = dataset.source.hidden(4)
     assert hidden is not None and hidden.sum() > 500
     frame = dataset.frame_rays(4)
     x0, y0, x1, y1 = frame.hits.bounds

@@ -60,6 +60,20 @@ def test_frames_that_are_not_believed_teach_nothing(clip):
 
 
 @pytest.mark.slow
+def test_rays_far_off_what_is_usual_teach_nothing_on_patches_and_next_to_nothing_alone(clip):
+    engine = engine_of(clip, loss=LossConfig(ambient_weight=0.0, code_weight=0.0, patch_weight=1.0, patch_size=16))
+
+    def pull(usual: float) -> tuple[float, float]:
+        engine.usual.usual.fill_(usual)
+        loss, scalars = engine.loss()
+        engine.optimizer.backward(loss)
+        return sum(float(grad.abs().sum()) for grad in engine.optimizer.gradients()), float(scalars["patch_loss"])
+
+    (all_count, patches), (strange, no_patches) = pull(1.0), pull(1e-4)
+    assert patches > 0 and no_patches == pytest.approx(0, abs=1e-6)
+    assert all_count > 0 and strange < 0.01 * all_count
+
+
 def test_patches_can_be_fitted(clip):
     loss = LossConfig(patch_weight=0.5, patch_size=16, patches_per_step=16, condition_noise=0.0)
     fast = OptimConfig(lr=0.01, warmup_updates=5)
