@@ -12,7 +12,6 @@ from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,12 +20,13 @@ from inference.devices import render_devices
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
 from inference.edited_frames import EditedFrame, State, Wanted, edited_on_devices, edited_one_by_one
-from inference.face_compositor import Bounds
 from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
+from inference.mask_overlay import MaskOverlay, ShownFace
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource, PreparedVideo, prepare_training
+from inference.side_videos import DebugStrips, SidePlan, SideVideo, alpha_plan, opened, overlay_plan
 from inference.summary import AreaMeter, FaceSummary, RunSummary
 from modules.commons.errors import ConfigError, VideoReadError
 from modules.commons.hashing import file_sha256
@@ -35,9 +35,9 @@ from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
 from modules.structures.audio import AudioClip
 from modules.structures.frames import Frame
+from modules.structures.masks import OcclusionTable
 from modules.structures.motion import MotionSequence
 from modules.structures.timeline import Timeline
-from modules.video.alpha import grey_alpha, grey_info
 from modules.video.colour import rgb_from_planes
 from modules.video.frame_order import TimelineReader
 from modules.video.passengers import Passengers
@@ -161,34 +161,47 @@ def edit_video(
     progress: Progress,
 ) -> EditRecord:  # fmt: skip
     """Write the edited video (and the masks when asked for) in segments, so that a killed run goes on where it was."""
-    for output in filter(None, (job.out_name, job.save_masks)):
-        output.parent.mkdir(parents=True, exist_ok=True)
+    job.out_name.parent.mkdir(parents=True, exist_ok=True)
     devices = render_devices(job.device, job.devices, len(timeline))
     editors = [(device, _editors(job, timeline, performances, device)) for device in devices]
     debug = DebugStrips(job.out_name) if job.debug else None
     key = _edit_key(job, video, timeline, performances)
     with (
         _result_writer(job, video, timeline, performances, key, devices[0]) as result,
-        _masks_writer(job, video, key) or nullcontext() as masks,
+        opened(_side_plans(job, video, timeline, performances), video.workspace.segments, key) as sides,
     ):
-        behind = result if masks is None or result.finished_frames <= masks.finished_frames else masks
+        behind = min([result, *(side.writer for side in sides)], key=lambda writer: writer.finished_frames)
         record, states = _resume(behind.state, len(performances))
-        wanted = Wanted(lambda number: _is_kept(number, result, timeline), masks is not None or job.debug)
+        wanted = Wanted(lambda number: _is_kept(number, result, timeline), bool(sides) or job.debug)
         with (
             VideoReader(video.video) as reader,
             decoding(TimelineReader(reader, timeline, behind.finished_frames)) as decoded,
-            encoding(_Outputs(result, masks)) as encoded,
+            encoding(_Outputs(result, tuple(sides))) as encoded,
             _edited(decoded if behind.finished_frames < len(timeline) else (), editors, states, wanted) as edited,
         ):
             for done in edited:
                 record.add(done)
                 if debug:
                     debug.add_all(done)
-                mask = None if masks is None else grey_alpha(done.before, _alphas(done))
+                drawn = tuple(side.draw(done) for side in sides)
                 state = None if done.states is None else _state(record, done.states)
-                encoded.put(_Finished(done.frame, mask, state))
+                encoded.put(_Finished(done.frame, drawn, state))
                 progress("edit", record.frames, len(timeline))
     return record
+
+
+def _side_plans(
+    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]
+) -> list[SidePlan]:
+    """What is written beside the result."""
+    plans = [] if job.save_masks is None else [alpha_plan(job.save_masks, video.info)]
+    if job.debug_masks is not None:
+        faces = [
+            ShownFace(part.source, part.plan, OcclusionTable.load(part.source.workspace.hands))
+            for part in performances
+        ]  # fmt: skip
+        plans.append(overlay_plan(job.debug_masks, video.info, MaskOverlay(faces, timeline.rows, video.info.height)))
+    return plans
 
 
 @contextmanager
@@ -206,11 +219,6 @@ def _edited(
     yield edited_one_by_one(frames, editors[0][1], wanted)
 
 
-def _alphas(done: EditedFrame) -> list[tuple[Bounds, NDArray[np.float32]]]:
-    """Where a frame was edited, and how much."""
-    return [(edit.bounds, edit.alpha) for edit in done.edits.values() if edit.alpha is not None]
-
-
 def _is_kept(number: int, result: SegmentedWriter, timeline: Timeline) -> bool:
     """Whether a killed run may have to go on after frame ``number``; after the last, to say what was done."""
     return result.ends_segment(number) or number == len(timeline) - 1
@@ -218,10 +226,10 @@ def _is_kept(number: int, result: SegmentedWriter, timeline: Timeline) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Finished:
-    """A frame to be written, with its alpha as a picture, and what a killed run needs to go on after it."""
+    """A frame to be written, with those of the side videos, and what a killed run needs to go on after it."""
 
     frame: Frame
-    mask: Frame | None
+    drawn: tuple[Frame, ...]
     state: bytes | None
 
 
@@ -230,14 +238,15 @@ class _Outputs:
     """Hands finished frames to the writers; one that has a frame already, from before a kill, is passed over."""
 
     result: SegmentedWriter
-    masks: SegmentedWriter | None
+    sides: tuple[SideVideo, ...]
 
     def write(self, done: _Finished) -> None:
         """Write one frame."""
         if done.frame.index >= self.result.finished_frames:
             self.result.write(done.frame, done.state)
-        if self.masks is not None and done.mask is not None and done.frame.index >= self.masks.finished_frames:
-            self.masks.write(done.mask, done.state)
+        for side, drawn in zip(self.sides, done.drawn, strict=True):
+            if done.frame.index >= side.writer.finished_frames:
+                side.writer.write(drawn, done.state)
 
 
 def _editors(
@@ -275,13 +284,6 @@ def _result_writer(
     )
 
 
-def _masks_writer(job: ArbitraryJob, video: PreparedVideo, key: str) -> SegmentedWriter | None:
-    if job.save_masks is None:
-        return None
-    folder, quality = video.workspace.segments(job.save_masks), EncodeConfig(lossless=True)
-    return SegmentedWriter(folder, job.save_masks, grey_info(video.info), key=key, quality=quality)
-
-
 def _sound_plan(video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]) -> SoundPlan:
     """The new speech where it was asked for, and the video's own sound around that part."""
     sounds = dict.fromkeys(part.sound for part in performances)
@@ -303,9 +305,11 @@ def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, perfo
         digest.update(json.dumps([part.source.face, asdict(part.source.workspace)], default=str).encode())
         for array in (part.plan.expression, part.plan.strength):
             digest.update(np.ascontiguousarray(array).tobytes())
-        tables = part.source.workspace
-        for path in (tables.coeffs, tables.hands, tables.crop_metadata):
+        tables, in_front = part.source.workspace, part.source.occlusion
+        for path in (tables.coeffs, tables.crop_metadata):
             digest.update(file_sha256(path).encode())
+        for table in filter(None, (in_front, part.source.hands)):
+            digest.update(table.digest().encode())
         for folder in filter(None, (part.identity.checkpoint, job.controls.postnet_ckpt)):
             for path in sorted(path for path in folder.glob("*") if path.is_file()):
                 digest.update(file_sha256(path).encode())
@@ -333,31 +337,6 @@ def _resume(state: bytes | None, n_editors: int) -> tuple[EditRecord, list[State
         start = f"{number}/"
         states.append({name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)})
     return EditRecord.of(arrays), states
-
-
-class DebugStrips:
-    """Every 25th edited frame as a PNG strip source | result | alpha, at twice the size, around the edit."""
-
-    def __init__(self, out_name: Path, every: int = 25) -> None:
-        self.folder = out_name.with_name(out_name.stem + "_debug")
-        self.every = every
-        self.seen = 0
-
-    def add_all(self, done: EditedFrame) -> None:
-        """Show every edit of a frame."""
-        for bounds, alpha in _alphas(done):
-            self.add(done.before, done.frame, bounds, alpha)
-
-    def add(self, before: Frame, after: Frame, bounds: Bounds, alpha: NDArray[np.float32]) -> None:
-        """Show one edit, if it is its turn."""
-        self.seen += 1
-        if (self.seen - 1) % self.every:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        grey = np.repeat(np.round(alpha * 255).astype(np.uint8)[..., None], 3, axis=2)
-        strip = np.hstack([rgb_from_planes(before, bounds), rgb_from_planes(after, bounds), grey])
-        large = cv2.resize(strip, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-        write_png(np.asarray(large, np.uint8), self.folder / f"{before.index:06d}.png")
 
 
 def summarise(
@@ -388,6 +367,7 @@ def _face_summary(part: Performance, area: AreaMeter, video: PreparedVideo) -> F
         identity_trained_now=part.identity.trained_now,
         adaptation=part.adaptation,
         frames_edited=area.frames,
+        frames_judged_by=part.source.occlusion.judged_by(),
         frames_passed_through={reason: n for reason, n in part.plan.counts().items() if reason != "edited"},
         face_height_px=round(part.source.face_height_px, 1),
         edited_area_mean_px=round(area.mean_px, 1),

@@ -19,6 +19,7 @@ from inference.face_sheet import list_faces
 from inference.jobs import ArbitraryJob
 from inference.output_checks import check_output
 from inference.prepared import PreparedSource, PreparedVideo, open_face, open_video
+from inference.seen_occluders import judged_by_head, seen_from
 from inference.speaking_face import speaking_in
 from inference.turning_points import plan_timeline
 from modules.commons.errors import ConfigError, FitDivergedError, GeneFaceError, NoFaceError, VideoReadError
@@ -29,6 +30,8 @@ from modules.structures.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
+FRAMES_BEFORE_PREVIEW = 64
+"""More than colour is felt for."""
 Heard = Mapping[Path, tuple[AudioClip, MotionSequence]]
 """Each sound file's speech and the motion predicted from it."""
 
@@ -109,7 +112,8 @@ def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> l
     failures: dict[int, GeneFaceError] = {}
     for number, path in wanted:
         try:
-            casts.append(Cast(open_face(video, number, progress), path, on[number]))
+            source = seen_from(job.occlusion, open_face(video, number, progress))
+            casts.append(Cast(source, path, on[number]))
         except (NoFaceError, FitDivergedError) as error:
             failures[number] = error
     _say_or_raise(failures, found=bool(casts))
@@ -149,9 +153,13 @@ def rehearse(
             failures[cast.source.face] = error
             continue
         speech, general = heard[cast.sound]
-        motion, adaptation = own_motion(job, cast.source, speech, general)
+        source = cast.source
+        if job.occlusion == "auto":
+            wanted = frames_to_edit(cast, timeline, job.preview)
+            source = judged_by_head(source, identity.checkpoint, wanted, job.device, progress)
+        motion, adaptation = own_motion(job, source, speech, general)
         plan = plan_speech(
-            cast.source,
+            source,
             motion,
             timeline.rows,
             timeline.speech_s,
@@ -161,6 +169,17 @@ def rehearse(
             other_speaks=~cast.on[timeline.rows],
             blink_mode=job.controls.blink_mode,
         )
-        performances.append(Performance(cast.source, identity, plan, cast.sound, speech, motion, adaptation))
+        performances.append(Performance(source, identity, plan, cast.sound, speech, motion, adaptation))
     _say_or_raise(failures, found=bool(performances))
     return performances
+
+
+def frames_to_edit(cast: Cast, timeline: Timeline, preview: int | None = None) -> NDArray[np.bool_]:
+    """bool ``[T]``: source frames that may be edited; of a preview, those that its colour depends on."""
+    shown = timeline.in_part & cast.on[timeline.rows]
+    if preview is not None:
+        near = np.arange(len(shown)) - preview
+        shown &= (near <= 0) & (near > -FRAMES_BEFORE_PREVIEW)
+    wanted = np.zeros(len(cast.source), bool)
+    wanted[timeline.rows[shown]] = True
+    return wanted

@@ -29,10 +29,11 @@ from modules.face_model.bfm import BfmModel
 from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
 from modules.postnet.person_motion import PersonMotion
 from modules.structures.audio import AudioClip
-from modules.structures.crops import warp_affine
+from modules.structures.crops import CropMetadata, warp_affine
 from modules.structures.landmarks import lip_opening
 from modules.structures.masks import OcclusionMask, OcclusionTable
 from modules.structures.motion import MotionSequence
+from modules.structures.protected_area import protected_in_crop
 from modules.video.reader import VideoReader
 from modules.video.sound import AudioTrack
 
@@ -176,7 +177,7 @@ def end_rays_at(renderer: IdentityRenderer, threshold: float) -> None:
 def occlusion_in(
     source: PreparedSource, row: int, dst_from_frame: NDArray[np.float64], size_wh: tuple[int, int]
 ) -> OcclusionMask | None:
-    """What stands in front of the face in clip row ``row``, seen in an image of ``size_wh``; None = nothing.
+    """What must not be painted over in clip row ``row``, seen in an image of ``size_wh``; None = all may be.
 
     Args:
         source: the clip.
@@ -184,24 +185,28 @@ def occlusion_in(
         dst_from_frame: ``[3, 3]`` map of continuous frame pixels to that image's; it counts as its own frame.
         size_wh: of that image.
     """
-    values = occluder_in_crop(source.occlusion, row)
+    values = protected_in_crop(source.occlusion, source.hands, row, source.shot_starts)
     if values is None:
         return None
-    dst_from_mask = dst_from_frame @ source.crops.region(row).frame_from_crop(values.shape[0])
-    warped = warp_affine(values, dst_from_mask, size_wh, flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT)
-    return OcclusionMask(np.clip(warped, 0, 1), "frame", np.zeros((0, 21, 2), np.float32))
+    placed = _placed(values, source.crops, row, dst_from_frame, size_wh)
+    return OcclusionMask(placed, "frame", np.zeros((0, 21, 2), np.float32))
 
 
-def occluder_in_crop(table: OcclusionTable, row: int) -> NDArray[np.float32] | None:
-    """Occluder ``[S, S]`` 0..1 of a frame at the table's size; a neighbour's fills in where this frame has none."""
-    masks: list[tuple[NDArray[np.float32], bool]] = []
-    for near in (row - 1, row, row + 1):
-        found = int(np.searchsorted(table.rows, near))
-        if found < len(table.rows) and table.rows[found] == near:
-            masks.append((table.masks[found].astype(np.float32) / 255, near == row))
-    if not masks:
+def occluder_in_frame(
+    table: OcclusionTable, crops: CropMetadata, row: int, size_wh: tuple[int, int]
+) -> NDArray[np.float32] | None:
+    """How likely something is in front of the face at each pixel of frame ``row``; None = nothing is there."""
+    stored = table.stored_mask(row)
+    if stored is None:
         return None
-    own = [mask for mask, is_own in masks if is_own]
-    if own:
-        return own[0]
-    return np.max([mask for mask, _ in masks], axis=0).astype(np.float32)
+    return _placed(stored.astype(np.float32) / np.float32(255), crops, row, np.eye(3), size_wh)
+
+
+def _placed(
+    values: NDArray[np.float32], crops: CropMetadata, row: int, dst_from_frame: NDArray[np.float64],
+    size_wh: tuple[int, int],
+) -> NDArray[np.float32]:  # fmt: skip
+    """A mask over the crop of frame ``row`` in an image of ``size_wh``."""
+    dst_from_mask = dst_from_frame @ crops.region(row).frame_from_crop(values.shape[0])
+    warped = warp_affine(values, dst_from_mask, size_wh, flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT)
+    return np.clip(warped, 0, 1).astype(np.float32)

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.adapting import own_motion
-from inference.arbitrary_video import DebugStrips
 from inference.command_line import CommandParser, add_shared_arguments
 from inference.driving import (
     end_rays_at,
@@ -51,6 +50,7 @@ from inference.person_clip import (
     pose_rows,
 )
 from inference.prepared import PreparedSource
+from inference.side_videos import DebugStrips
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent

@@ -25,7 +25,7 @@ from inference.devices import render_devices
 from inference.evaluation.results import masks_of_report, report_result
 from inference.face_choice import add_face_arguments, parse_face
 from inference.identity import training_config
-from inference.jobs import BLEND_MODES, ArbitraryJob
+from inference.jobs import BLEND_MODES, OCCLUSION_MODES, ArbitraryJob
 from inference.motion_export import (
     MotionJob,
     add_export_arguments,
@@ -145,6 +145,8 @@ def make_parser() -> CommandParser:
     parser.add_argument("--blend_mode", choices=BLEND_MODES, default="alpha")
     parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
     parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")
+    parser.add_argument("--occlusion", choices=OCCLUSION_MODES, default="auto", help="what tells what hides a face")
+    parser.add_argument("--debug_masks", type=Path, metavar="F", help="write every mask over the source as a video")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also measure the result: DIR/report.html")
     parser.add_argument("--devices", metavar="0,1", help="the GPUs that render (default: all, for long videos)")
     parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")

@@ -22,6 +22,9 @@ from modules.structures.evaluation import TRIALS
 BLEND_MODES = get_args(BlendMode)
 EvaluationMode = Literal["auto", "landmark", "audio"]
 MODES = get_args(EvaluationMode)
+OcclusionMode = Literal["auto", "appearance", "hands", "off"]
+"""What decides what is in front of a face: the trained head, the clip's clean frames, hands alone, or nothing."""
+OCCLUSION_MODES = get_args(OcclusionMode)
 END_THRESHOLD = 0.01
 """GeneFace++'s: a ray ends when less than this of its light is left."""
 FAST_END_THRESHOLD = 0.05
@@ -87,6 +90,7 @@ class ArbitraryJob:
         lle_percent: share of the landmark condition pulled onto this person's own motion.
         raymarching_end_threshold: a ray ends when less than this of its light is left (occupancy samplers).
         preview: write only this frame, composited, as a PNG. save_masks: where the alpha goes, losslessly.
+        occlusion: what decides what is in front of a face, see ``OcclusionMode``. debug_masks: where that is shown.
         config: preset for preparing and training a person (YAML below egs/).
         crf: x264 quality. lossless: exact samples instead. debug: also write strips source | result | alpha.
         devices: numbers of the GPUs that render; () = as many as the video is worth.
@@ -113,6 +117,8 @@ class ArbitraryJob:
     raymarching_end_threshold: float = END_THRESHOLD
     preview: int | None = None
     save_masks: Path | None = None
+    occlusion: OcclusionMode = "auto"
+    debug_masks: Path | None = None
     config: Path | None = None
     device: DeviceName = "auto"
     devices: tuple[int, ...] = ()
@@ -131,13 +137,13 @@ class ArbitraryJob:
         _check_range("--fade_s", self.fade_s, 0.0, 10.0)
         if self.config is not None and not self.config.is_file():
             raise ConfigError(f"{self.config}: there is no such configuration file; presets lie in egs/egs_bases/")
-        outputs = [p for p in (self.out_name, self.save_masks) if p is not None]
+        outputs = [p for p in (self.out_name, self.save_masks, self.debug_masks) if p is not None]
         for output in outputs:
             check_output(output, inputs=(self.src_video, *self.drv_aud.paths))
         for output in outputs if self.preview is None else []:
             check_container(output)
         if len({p.resolve() for p in outputs}) != len(outputs):
-            raise OutputError(f"{self.save_masks}: --save_masks and --out_name name the same file")
+            raise OutputError(f"{outputs[-1]}: two of --out_name, --save_masks and --debug_masks name the same file")
         if self.report is not None:
             check_folder(self.report)
             _check_comparable(self.times)

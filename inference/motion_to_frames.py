@@ -114,25 +114,43 @@ class IdentityRenderer:
             The patch; alpha is 0 where no head is seen, or skin that training never saw. A region outside the frame
             gives a patch of one transparent pixel.
         """
+        pose = FacePose(identity, expression, euler, translation)
+        shown = None if source_expression is None else FacePose(identity, source_expression, euler, translation)
+        size_wh = (camera.width, camera.height)
+        return self.render_view(pose, camera.matrix(), size_wh, cond_window, shown, region)
+
+    def render_view(
+        self,
+        pose: FacePose,
+        matrix: NDArray[np.float64],
+        size_wh: tuple[int, int],
+        cond_window: Tensor,
+        shown: FacePose | None = None,
+        region: Region = "lower_face",
+    ) -> FramePatch:
+        """As ``render_patch``, for any image of the face.
+
+        Args:
+            pose: the head.
+            matrix: ``[3, 3]`` camera matrix of the image; a crop's may be turned.
+            size_wh: of the image, px.
+            cond_window: ``[window, 204]``, a row of ``conditions``.
+            shown: what the image shows; its region is covered too.
+            region: what to replace.
+        """
         if self.person.device.type == "cuda":
-            shown_rows = None if source_expression is None else source_expression[None]
             frames = FaceFrames(
-                identity, expression[None], euler[None], translation[None], camera.matrix()[None],
-                (camera.width, camera.height), shown_rows,
+                pose.identity, pose.expression[None], pose.euler[None], pose.translation[None], matrix[None],
+                size_wh, None if shown is None else shown.expression[None],
             )  # fmt: skip
             return self.render_patches(frames, cond_window[None], region)[0].to_patch()
-        pose = FacePose(identity, expression, euler, translation)
-        matrix, size_wh = camera.matrix(), (camera.width, camera.height)
         mesh = project_mesh(self.face_model, pose, matrix)
-        shown = None
-        if source_expression is not None:
-            shown = FacePose(identity, source_expression, euler, translation)
         source = project_mesh(self.face_model, shown, matrix) if shown else None
-        radius_px = edge_radius_px(camera.matrix(), translation)
+        radius_px = edge_radius_px(matrix, pose.translation)
         bounds = self._bounds(mesh, source, region, size_wh, round(MARGIN_EDGES * radius_px) + MARGIN_PX)
         if bounds is None:
             return FramePatch((0, 0, 1, 1), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.float32))
-        self._check_size(camera.fx, translation)
+        self._check_size(float(matrix[0, 0]), pose.translation)
         hits = surface_hits(self.face_model, pose, matrix, bounds, region, mesh)
         alpha = hits.weight
         if shown is not None:

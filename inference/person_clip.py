@@ -56,7 +56,7 @@ def open_person_clip(checkpoint_dir: Path) -> PreparedSource:
     who = f"{checkpoint_dir} was trained on the clip {config.video_id!r}"
     needed = (
         workspace.manifest, workspace.frame_index, workspace.track, workspace.landmarks, workspace.crop_metadata,
-        workspace.hands,
+        workspace.hands, workspace.occlusion,
     )  # fmt: skip
 
     missing = [path for path in (*needed, workspace.coeffs) if not path.is_file()]

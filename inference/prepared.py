@@ -6,7 +6,7 @@ Reads: a video. Writes: data/**/<id>/, cached by content.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data_gen.runs.process_config import ProcessVideoConfig
 from data_gen.runs.process_video import STAGES, default_config, file_sha256, run_stages
 from data_gen.utils.process_video.crop_utils import load_crop_metadata
+from inference.unsure_frames import unsure_frames
 from inference.usable_faces import FaceEvidence
 from modules.commons.config import load_config
 from modules.commons.errors import FitDivergedError, ModelFileError, NoFaceError
@@ -58,6 +59,8 @@ class PreparedSource:
         face_model: this person's, with the correction that the coefficients were fitted with.
         status: uint8 ``[T]`` of ``FrameStatus``, how the face was followed; None where only the fit is known.
         shot_starts: int64, ascending, 0 first: the frames that begin a shot; None = one shot.
+        unsure: bool ``[T]``, see ``unsure_frames``; None = nowhere.
+        hands: what the hand detector alone found; nothing of it is painted over either. None = not asked.
     """
 
     video: Path
@@ -72,6 +75,8 @@ class PreparedSource:
     face_model: FaceModel
     status: NDArray[np.uint8] | None = None
     shot_starts: NDArray[np.int64] | None = None
+    unsure: NDArray[np.bool_] | None = None
+    hands: OcclusionTable | None = None
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -84,7 +89,13 @@ class PreparedSource:
     @property
     def evidence(self) -> FaceEvidence:
         """What decides whether the face of a frame can be repainted."""
-        return FaceEvidence(self.coeffs.valid, self.coeffs.residual, self.occlusion.coverage, self.status)
+        seen, front = self.coeffs, self.occlusion
+        return FaceEvidence(seen.valid, seen.residual, front.coverage, self.status, front.mouth, self.unsure)
+
+    def behind(self, occlusion: OcclusionTable) -> PreparedSource:
+        """The same face with another answer to what stands in front of it."""
+        unsure = unsure_frames(occlusion, self.landmarks, self.crops, self.times_s, self.shot_starts)
+        return replace(self, occlusion=occlusion, unsure=unsure)
 
     @property
     def face_height_px(self) -> float:
@@ -141,19 +152,23 @@ def load_source(video: Path, sha256: str, workspace: VideoWorkspace, info: Video
             f"{video} was fitted with the face model {coeffs.face_model_version}, but {model.version} is in use; heads "
             "are rendered with the embedded one: set face_model: embedded in egs/egs_bases/process_video/base.yaml"
         )
+    occlusion = OcclusionTable.load(workspace.occlusion)
+    landmarks, crops = Landmarks2D.load(workspace.landmarks), load_crop_metadata(workspace.crop_metadata)
     return PreparedSource(
         video=video,
         sha256=sha256,
         workspace=workspace,
         info=info,
         times_s=index.times_s,
-        landmarks=Landmarks2D.load(workspace.landmarks),
+        landmarks=landmarks,
         coeffs=coeffs,
-        crops=load_crop_metadata(workspace.crop_metadata),
-        occlusion=OcclusionTable.load(workspace.hands),
+        crops=crops,
+        occlusion=occlusion,
         face_model=model.corrected(coeffs.correction),
         status=FaceTrack.load(workspace.track).status,
         shot_starts=index.shot_starts,
+        unsure=unsure_frames(occlusion, landmarks, crops, index.times_s, index.shot_starts),
+        hands=OcclusionTable.load(workspace.hands),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUMMARY_SCHEMA = "lipsync-summary/2"
+SUMMARY_SCHEMA = "lipsync-summary/3"
 
 
 class _WarningCollector(logging.Handler):
@@ -62,6 +62,8 @@ class FaceSummary:
     """What was done to one face.
 
     ``adaptation`` says whether the person's own way of speaking was learnt, and why;
+    ``frames_judged_by`` counts the clip's frames by what told what is in front of the face: where only hands did, too
+    little of the clip shows the clean face, and frames with something near the mouth pass through;
     ``spans`` are the runs of output frames that were edited, faded or passed through, with the reason.
     """
 
@@ -71,6 +73,7 @@ class FaceSummary:
     identity_trained_now: bool
     adaptation: str
     frames_edited: int
+    frames_judged_by: dict[str, int]
     frames_passed_through: dict[str, int]
     face_height_px: float
     edited_area_mean_px: float

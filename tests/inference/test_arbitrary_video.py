@@ -45,7 +45,7 @@ COUNT = FRAMES[1] - FRAMES[0]
 PER_SEGMENT = 9
 """Does not divide the number of frames, so that the last segment is a short one."""
 STEP_S = 1001 / 24000
-PART = (15, 33)
+PART = (9, 27)
 """Frames that are edited where a part is; her hand comes up in them."""
 PART_S = ((PART[0] - 0.5) * STEP_S, (PART[1] - 0.5) * STEP_S)
 SHORT = 14
@@ -96,7 +96,7 @@ def part_job(run, clip, sounds):
         return {
             "src_video": clip, "drv_aud": sounds["long"], "out_name": folder / "out.mp4", "head_ckpt": run.identity,
             "start": PART_S[0], "end": PART_S[1], "fade_s": 0.1, "lossless": True, "keep_audio": True,
-            "save_masks": folder / "masks.mp4", **changes,
+            "save_masks": folder / "masks.mp4", "occlusion": "hands", **changes,
         }  # fmt: skip
 
     return job

@@ -15,13 +15,14 @@ from inference.frame_editor import FrameEditor
 from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import open_source
+from inference.seen_occluders import seen_from
 from modules.commons.progress import silent
 from modules.structures.device_patch import DevicePatch
 from modules.video.reader import VideoReader
 from tests.support.edited_clips import is_same_picture
-from tests.support.tiny_run import own_folders, tiny_run
+from tests.support.tiny_run import mouth_in_view, own_folders, tiny_run
 
-FIRST, STOP = 22, 30
+FIRST, STOP = 20, 28
 """Her hand comes up in between."""
 CPU = torch.device("cpu")
 
@@ -52,7 +53,7 @@ def scene(tmp_path_factory, demo_dir):
     run = tiny_run(tmp_path_factory.getbasetemp() / "tiny_run")
     job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4")
     with own_folders(run.root):
-        source = open_source(run.clip, silent)
+        source = mouth_in_view(seen_from("hands", open_source(run.clip, silent)))
     plan = plan_video(source, predict_motion(job, load_audio_16k(run.speech)))
     assert plan.edited[FIRST:STOP].all()
     plan.strength[FIRST + 4] = 0  # passes through: colour is forgotten after it

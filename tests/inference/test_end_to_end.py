@@ -10,13 +10,16 @@ import pytest
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import plan_video, predict_motion
-from inference.driving import speech_track
+from inference.driving import occluder_in_frame, speech_track
 from inference.evaluation.motion import model_opening
 from inference.face_choice import SpeechFiles
+from inference.frame_editor import FrameEditor, final_alpha
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary, main
 from inference.identity import find_identity, training_config
 from inference.jobs import ArbitraryJob
+from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import open_source
+from inference.seen_occluders import seen_from
 from inference.summary import SUMMARY_SCHEMA
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.progress import silent
@@ -34,6 +37,7 @@ from tests.support.tiny_run import (
     STEPS,
     all_frames,
     listening,
+    mouth_in_view,
     own_folders,
     scaled,
     tiny_run,
@@ -89,22 +93,43 @@ def test_samples_outside_the_mask_are_the_sources_own(pictures):
     assert edited > COUNT // 2
 
 
-def test_the_mask_is_the_lower_face_and_leaves_hands_out(run, pictures, face):
+def test_the_mask_is_the_lower_face(run, pictures, face):
     areas = np.array([(mask.planes[0] / 255.0).sum() for *_, mask in pictures])
     share = areas[areas > 0].mean() / (640 * 360)
     assert 0.01 < share < 0.25
     assert share == pytest.approx(face["edited_area_share"], rel=0.02)
+
+
+def test_what_is_edited_beside_a_hand_leaves_the_hand_out(run, pictures):
+    job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4")
     with own_folders(run.root):
-        source = open_source(run.clip, silent)
-    (row, *_) = [r for r in source.occlusion.rows.tolist() if areas[r] > 0] or [None]
-    assert row is not None, "no edited frame shows a hand"
-    mask = pictures[row][2].planes[0]
-    hand = source.occlusion.mask(row, source.crops.crop_size)
-    ys, xs = np.nonzero(hand)
-    points = np.stack([xs + 0.5, ys + 0.5], axis=1) @ source.crops.frame_from_crop(row)[:2, :2].T
-    x, y = np.floor(points + source.crops.frame_from_crop(row)[:2, 2]).astype(int).T
-    inside = (x >= 0) & (x < 640) & (y >= 0) & (y < 360)
-    assert mask[y[inside], x[inside]].mean() < 0.25 * 255
+        source = mouth_in_view(seen_from("hands", open_source(run.clip, silent)))
+    plan = plan_video(source, predict_motion(job, load_audio_16k(run.speech)))
+    row = next(row for row in source.occlusion.rows.tolist() if plan.strength[row] == 1)
+    editor = FrameEditor(job, source, IdentityRenderer(run.identity, source.face_model), plan)
+    _, patch, occlusion = editor.edit(pictures[row][0])
+    x0, y0, x1, y1 = patch.bounds
+    alpha = np.zeros((360, 640), np.float32)
+    alpha[y0:y1, x0:x1] = final_alpha(patch, occlusion)
+    hand = occluder_in_frame(source.occlusion, source.crops, row, (640, 360))
+    assert patch.alpha[hand[y0:y1, x0:x1] > 0.9].mean() > 0.2, "the hand lies over the region"
+    assert alpha.max() > 0.9 and alpha[hand > 0.9].mean() < 0.05
+
+
+def test_every_mask_is_shown_over_the_source(run, pictures):
+    """As many frames at the same times; where nothing is drawn it is the source, where the hand is it is not."""
+    overlay = all_frames(run.overlay)
+    assert [frame.time_s for frame in overlay] == [before.time_s for before, *_ in pictures]
+    with own_folders(run.root):
+        source = seen_from("hands", open_source(run.clip, silent))
+    for row in (0, int(source.occlusion.rows[-1])):
+        shown, before = (rgb_from_planes(frame).astype(int) for frame in (overlay[row], pictures[row][0]))
+        changed = np.abs(shown - before).max(axis=2) > 25
+        hand = occluder_in_frame(source.occlusion, source.crops, row, (640, 360))
+        assert changed[60:].mean() < 0.2
+        assert (hand is None) == (row == 0)
+        if hand is not None:
+            assert changed[hand > 0.9].mean() > 0.8
 
 
 def test_after_the_speech_the_source_goes_on(run, pictures, face):

@@ -93,7 +93,9 @@ def test_frames_without_a_valid_fit_show_their_crop(run, tmp_path):
 def test_hands_stay_in_front(run, tmp_path):
     source = open_person_clip(run.identity)
     row = int(source.occlusion.rows[-1])
-    painter = make_painter(run, source, run.speech, tmp_path, drv_pose=f"{row}-{row + 1}")
+    visible = replace(source.occlusion, mouth=np.zeros_like(source.occlusion.mouth))
+    sure = replace(source, occlusion=visible, unsure=None)  # else such frames pass through
+    painter = make_painter(run, sure, run.speech, tmp_path, drv_pose=f"{row}-{row + 1}")
     frame = portrait_frame(0, np.full((512, 512, 3), 100, np.uint8))
     after, patch, occlusion = painter.paint(frame)
     assert occlusion is not None and occlusion.values.shape == (512, 512) and occlusion.values.max() > 0.9

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from inference.usable_faces import CLEAN_COVER, MAX_HAND_COVER, MAX_RESIDUAL, FaceEvidence
+from inference.usable_faces import CLEAN_COVER, MAX_COVER, MAX_RESIDUAL, FaceEvidence, hidden_mouths
 from modules.structures.spans import Reason
 from modules.structures.tracks import FrameStatus
 
 FREE = 0.0
-HAND = (CLEAN_COVER + MAX_HAND_COVER) / 2
+HAND = (CLEAN_COVER + MAX_COVER) / 2
 
 
 def evidence(*rows, status=None):
@@ -28,8 +28,8 @@ def evidence(*rows, status=None):
         (True, 0.2, FREE, Reason.POOR_FIT),
         (True, np.nan, FREE, Reason.POOR_FIT),
         (True, 0.2, HAND, Reason.EDITED),  # hidden points are guesses: they say nothing of the fit
-        (True, 0.2, MAX_HAND_COVER + 0.01, Reason.COVERED),
-        (True, 0.02, MAX_HAND_COVER + 0.01, Reason.COVERED),
+        (True, 0.2, MAX_COVER + 0.01, Reason.COVERED),
+        (True, 0.02, MAX_COVER + 0.01, Reason.COVERED),
         (False, np.nan, FREE, Reason.NO_FACE),
     ],
 )
@@ -95,3 +95,37 @@ def test_a_face_that_is_seen_at_the_limit_is_bridged_with_its_own_fit(status):
 def test_tables_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="disagree"):
         FaceEvidence(np.ones(2, bool), np.zeros(2, np.float32), np.zeros(3, np.float32))
+
+
+def clear_face(count, **more):
+    return FaceEvidence(
+        np.ones(count, bool), np.full(count, 0.02, np.float32), np.zeros(count, np.float32), **more
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mouth", "hidden"),
+    [
+        ([0, 0.4, 0.49, 0.4, 0], [0, 0, 0, 0, 0]),  # never reaches the upper threshold
+        ([0, 0.4, 0.7, 0.4, 0.2, 0.4], [0, 1, 1, 1, 0, 0]),  # holds on until the lower one, on both sides
+        ([1, 1], [1, 1]),
+        ([], []),
+    ],
+)
+def test_a_hidden_mouth_has_two_thresholds(mouth, hidden):
+    assert hidden_mouths(np.array(mouth, np.float32)).tolist() == [bool(value) for value in hidden]
+
+
+def test_a_hidden_mouth_is_covered_and_a_doubtful_one_unsure():
+    mouth, unsure = np.array([0, 0.9, 0.9, 0], np.float32), np.array([0, 0, 1, 1], bool)
+    reasons = clear_face(4, mouth=mouth, unsure=unsure).reasons()
+    assert reasons == (Reason.EDITED, Reason.COVERED, Reason.COVERED, Reason.UNSURE)
+    assert str(Reason.COVERED) == "occluded"
+
+
+def test_no_face_says_more_than_what_is_in_front_of_it():
+    gone = FaceEvidence(
+        np.zeros(1, bool), np.array([np.nan], np.float32), np.zeros(1, np.float32), mouth=np.ones(1, np.float32),
+        unsure=np.ones(1, bool),
+    )  # fmt: skip
+    assert gone.reasons() == (Reason.NO_FACE,)

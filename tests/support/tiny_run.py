@@ -18,6 +18,7 @@ import pytest
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference import identity
 from inference.genefacepp_infer_arbitrary import GeneFace2InferArbitrary
+from inference.prepared import PreparedSource
 from modules.commons import workspace
 from modules.structures.audio import AudioClip
 from modules.structures.frames import Frame
@@ -67,6 +68,7 @@ class TinyRun:
     preset: Path
     out: Path
     masks: Path
+    overlay: Path
     interrupted: list[tuple[str, str]]
     messages: list[tuple[str, str]]
 
@@ -76,8 +78,15 @@ class TinyRun:
         return found.parent
 
     def job(self, **changes: object) -> dict[str, object]:
-        """The job that was run, to run again with changes."""
-        return {"src_video": self.clip, "audio": self.speech, "out_name": self.out, **changes}
+        """The job that was run, to run again with changes; hands alone count: the clip shows no 2 s of clean face."""
+        given = {"src_video": self.clip, "audio": self.speech, "out_name": self.out, "occlusion": "hands"}
+        return {**given, **changes}
+
+
+def mouth_in_view(source: PreparedSource) -> PreparedSource:
+    """The source as if hands never hid its mouth: then its frames are edited beside the hand, not passed through."""
+    visible = replace(source.occlusion, mouth=np.zeros_like(source.occlusion.mouth))
+    return replace(source, occlusion=visible, unsure=None)
 
 
 @contextmanager
@@ -113,8 +122,18 @@ def tiny_run(root: Path) -> TinyRun:
     preset.write_text(PRESET)
     clip = remux(DEMO / "WolfgangLanger_Pexels.mp4", root / "clip.mp4", *FRAMES)
     speech = write_wav(root / "speech.wav", cut(load_audio_16k(DEMO / "obama_speech.wav"), *SPEECH_S))
-    run = TinyRun(root, clip, speech, preset, root / "out" / "out.mp4", root / "out" / "masks.mkv", [], [])
-    job = run.job(config=preset, lossless=True, save_masks=run.masks)
+    run = TinyRun(
+        root,
+        clip,
+        speech,
+        preset,
+        root / "out" / "out.mp4",
+        root / "out" / "masks.mkv",
+        root / "out" / "overlay.mp4",
+        [],
+        [],
+    )
+    job = run.job(config=preset, lossless=True, save_masks=run.masks, debug_masks=run.overlay)
     with own_folders(root):
         with listening() as said, pytest.raises(InterruptedForTest):
             GeneFace2InferArbitrary(_interrupting).infer_once_arbitrary(job)

@@ -29,7 +29,7 @@ from inference.evaluation.motion import (
 )
 from inference.evaluation.protocols import SHIFT_S
 from inference.prepared import open_source
-from inference.usable_faces import MAX_HAND_COVER
+from inference.usable_faces import MAX_COVER
 from modules.commons.errors import AudioReadError
 from modules.commons.progress import silent
 from modules.face_model.model import ARKIT_NAMES
@@ -40,7 +40,7 @@ from modules.structures.motion import MotionSequence
 from modules.video.reader import VideoReader
 from tests.support.spoken_clip import with_sound
 from tests.support.synthetic_video import ClipSpec, make_clip, write_tone
-from tests.support.tiny_run import own_folders, tiny_run
+from tests.support.tiny_run import mouth_in_view, own_folders, tiny_run
 
 JAW = ARKIT_NAMES.index("jawOpen")
 
@@ -49,7 +49,8 @@ JAW = ARKIT_NAMES.index("jawOpen")
 def source(tmp_path_factory, demo_dir):
     run = tiny_run(tmp_path_factory.getbasetemp() / "tiny_run")
     with own_folders(run.root):
-        return open_source(run.clip, silent)
+        found = open_source(run.clip, silent)
+    return mouth_in_view(found)
 
 
 def open_jaw(source, amount):
@@ -65,8 +66,8 @@ def open_jaw(source, amount):
 def test_every_frame_is_edited_or_says_why_not(source):
     coverage = np.zeros_like(source.occlusion.coverage)
     valid, residual = source.coeffs.valid.copy(), source.coeffs.residual.copy()
-    coverage[2] = MAX_HAND_COVER  # as much as is bearable
-    coverage[[3, 4, 9]] = MAX_HAND_COVER + 0.01
+    coverage[2] = MAX_COVER  # as much as is bearable
+    coverage[[3, 4, 9]] = MAX_COVER + 0.01
     valid[[4, 5]] = False
     limit = EditConfig().max_residual
     residual[[2, 5, 6, 7, 8, 9]] = limit + 0.1, np.nan, np.nan, limit, limit + 0.001, limit + 0.1
