@@ -18,8 +18,8 @@ from inference.controls import AdaptMode
 from inference.driving import source_motion, speech_predictor, spoken
 from inference.evaluation.motion import own_speech
 from inference.jobs import SpeechOptions
-from inference.official_motion import is_official
 from inference.prepared import PreparedSource
+from modules.audio2motion.official import is_official_motion
 from modules.commons.errors import AudioReadError
 from modules.structures.audio import AudioClip
 from modules.structures.evaluation import SpeechTrack
@@ -56,7 +56,7 @@ def own_motion(
     """
     if options.controls.adapt == "off":
         return general, "off: --adapt off"
-    if options.a2m_ckpt is not None and is_official(options.a2m_ckpt):
+    if options.a2m_ckpt is not None and is_official_motion(options.a2m_ckpt):
         return general, "off: an official checkpoint of GeneFace++ is used as it is"
     predictor = speech_predictor(options, source.face_model.version)
     found = learn_person(source, predictor, options.controls.adapt)

@@ -19,11 +19,11 @@ from inference.controls import BlinkMode
 from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
 from inference.jobs import SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
-from inference.official_motion import OfficialMotion, is_official
+from inference.official_motion import OfficialMotion
 from inference.prepared import PreparedSource
 from inference.usable_faces import CLEAN_COVER, MAX_RESIDUAL
 from modules.audio2motion.motion_space import rest_expression
-from modules.audio2motion.official import load_official
+from modules.audio2motion.official import is_official_motion, load_official
 from modules.commons.workspace import AUDIO2MOTION_DIR, FACE_MODEL_FILE, WHISPER_FILE
 from modules.face_model.bfm import BfmModel
 from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
@@ -49,7 +49,7 @@ def speech_motion(options: SpeechOptions, speech: AudioClip, face_model_version:
     Raises:
         GeneFaceError: the checkpoint, or what it needs, is missing or wrong.
     """
-    if options.a2m_ckpt is not None and is_official(options.a2m_ckpt):
+    if options.a2m_ckpt is not None and is_official_motion(options.a2m_ckpt):
         return _official_motion(options, options.a2m_ckpt, speech)
     return spoken(speech_predictor(options, face_model_version), options, speech)
 

@@ -2,7 +2,8 @@
 
 Usage: python inference/genefacepp_infer.py --head_ckpt checkpoints/identities/anna --drv_aud a.wav --out_name out.mp4
 
-Reads: the person's checkpoint, the clip it was trained on and its prepared tables, a sound file.
+Reads: the person's checkpoint, the clip it was trained on and its prepared tables, a sound file; of a portrait that
+GeneFace++ trained, its dataset and BFM2009.
 Writes: the video; with ``--debug`` strips beside it.
 """
 
@@ -49,11 +50,13 @@ from inference.person_clip import (
     portrait_info,
     pose_rows,
 )
+from inference.portrait_video import write_portrait_video
 from inference.prepared import PreparedSource
 from inference.side_videos import DebugStrips
 from modules.commons.errors import GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent
+from modules.radnerfs.official import is_portrait
 from modules.structures.audio import AudioClip
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
@@ -93,6 +96,9 @@ class GeneFace2Infer:
         timer = StageTimer()
         with timer.stage("listen"):
             speech = load_audio_16k(job.drv_aud)
+        if is_portrait(job.head_ckpt):
+            with timer.stage("render"):
+                return write_portrait_video(job, speech, self.progress)
         with timer.stage("person"):
             source = open_person_clip(job.head_ckpt)
             rows = pose_rows(job.drv_pose, source.times_s, _frame_count(speech))

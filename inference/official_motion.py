@@ -7,7 +7,6 @@ Writes: nothing.
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,9 +29,20 @@ logger = logging.getLogger(__name__)
 FEATURE_RATE_HZ = 2 * OFFICIAL_MOTION_RATE_HZ
 
 
-def is_official(path: Path) -> bool:
-    """Whether a path names a GeneFace++ checkpoint (a ``.ckpt`` file, or a folder of them) and not one of ours."""
-    return path.suffix == ".ckpt" or any(path.glob("model_ckpt_steps_*.ckpt"))
+def official_features(
+    clip: AudioClip, audio: FeatureExtractor, pitch: FeatureExtractor | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Feature rows ``[N, C]`` of a sound at 50 Hz and, where it is asked for, f0 ``[N]``.
+
+    Raises:
+        AudioReadError: the sound is shorter than a row of features.
+    """
+    rows = audio.extract(clip).values
+    if len(rows) == 0:
+        raise AudioReadError(f"{clip.duration_s:.3f} s of sound are too short for {audio.name}; give more")
+    if pitch is None:
+        return rows, None
+    return rows, resampled(pitch.extract(clip), len(rows), FEATURE_RATE_HZ, nearest=True)[:, 0]
 
 
 class OfficialMotion:
@@ -87,12 +97,7 @@ class OfficialMotion:
         speech = prepare_speech(clip)
         for sentence in speech.warnings:
             logger.warning("driving sound: %s", sentence)
-        rows = self._audio.extract(speech.clip).values
-        if len(rows) == 0:
-            raise AudioReadError(f"{clip.duration_s:.3f} s of sound are too short for {self._audio.name}; give more")
-        f0_hz = None
-        if self._pitch is not None:
-            f0_hz = resampled(self._pitch.extract(speech.clip), len(rows), FEATURE_RATE_HZ, nearest=True)[:, 0]
+        rows, f0_hz = official_features(speech.clip, self._audio, self._pitch)
         bfm = self._network.predict(rows, f0_hz, temperature=temperature, generator=generator)
         units = bfm @ self._matrix
         deviation = units - rest_expression(units, units @ self._opening)

@@ -212,8 +212,14 @@ def load_any(path: Path, overrides: Mapping[str, str] | None = None) -> Any:
     Raises:
         ConfigError: unreadable, unknown task, or a key that the task does not have.
     """
+    from tasks.radnerfs.portrait_config import is_official_config, load_portrait_task
+
     overrides = overrides or {}
+    if is_official_config(path):  # GeneFace++'s own keys, task_cls among them
+        return load_portrait_task(path, overrides)
     task = read_mapping(path, overrides).get("task")
+    if task == "portrait_training":
+        return load_portrait_task(path, overrides)
     if task == "radnerf":
         return load_config(path, RADNeRFTaskConfig, overrides)
     if task == "audio2motion":
@@ -226,4 +232,4 @@ def load_any(path: Path, overrides: Mapping[str, str] | None = None) -> Any:
         return load_config(path, PostNetTaskConfig, overrides)
     if task == "evaluation":
         return load_config(path, EvaluationConfig, overrides)
-    raise ConfigError(f"{path}: task is {task!r}; use radnerf, audio2motion, postnet or evaluation")
+    raise ConfigError(f"{path}: task is {task!r}; use radnerf, portrait_training, audio2motion, postnet or evaluation")

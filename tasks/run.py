@@ -28,6 +28,7 @@ from modules.commons.workspace import CHECKPOINTS, IDENTITIES, POSTNETS
 from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.evaluation.config import EvaluationConfig
 from tasks.postnet.configs import PostNetTaskConfig
+from tasks.radnerfs.portrait_config import PortraitTaskConfig
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"{config_file} configures an evaluation, which trains nothing; use bash scripts/evaluate.sh")
     elif arguments.validate or arguments.infer:
         raise ConfigError("--validate and --infer are for radnerf; the other tasks measure while they train")
+    elif isinstance(config, PortraitTaskConfig):
+        from tasks.radnerfs.portrait import train_portrait
+
+        train_portrait(config, CHECKPOINTS / arguments.exp_name, ConsoleProgress(), reset=arguments.reset)
     elif isinstance(config, PostNetTaskConfig):
         from tasks.postnet.postnet import train as train_postnet
 

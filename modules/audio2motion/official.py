@@ -1,16 +1,16 @@
 """Audio → motion checkpoints of GeneFace++ itself, read without running anything in them.
 
-Reads: ``model_ckpt_steps_*.ckpt`` files (or a folder of them), as released by GeneFace++ or trained with it.
+Reads: ``model_ckpt_steps_*.ckpt`` files (or a folder of them), as released by GeneFace++ or trained with it, and what
+``tasks/import_geneface.py`` made of them.
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,15 +19,30 @@ from torch import Tensor
 
 from modules.audio2motion.speech_vae import SpeechInputs, SpeechVAE, SpeechVAEConfig, build_speech_vae
 from modules.audio2motion.vae import FlowVAEConfig
+from modules.commons.checkpoint import is_checkpoint, load_checkpoint, save_checkpoint
+from modules.commons.config import read_mapping
 from modules.commons.errors import CheckpointError, first_line
-from modules.face_model.bfm import N_BFM_EXPRESSION, N_BFM_IDENTITY
+from modules.commons.official_checkpoint import (
+    CONFIG_NAME,
+    OfficialState,
+    is_official,
+    newest_checkpoint,
+    read_official_state,
+)
+from modules.face_model.bfm import BFM_VERSION_PREFIX, N_BFM_EXPRESSION, N_BFM_IDENTITY
 
 logger = logging.getLogger(__name__)
 
 OFFICIAL_MOTION_RATE_HZ = 25.0
 """Of what official networks predict; their features come at twice this rate."""
-_FLAT_PREFIX = "model."
-_STEPS = re.compile(r"model_ckpt_steps_(\d+)\.ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedMotionConfig:
+    """What an imported network's ``config.yaml`` holds."""
+
+    task: Literal["geneface_audio2motion"] = "geneface_audio2motion"
+    network: SpeechVAEConfig = field(default_factory=SpeechVAEConfig)
 
 
 class OfficialAudio2Motion:
@@ -36,10 +51,11 @@ class OfficialAudio2Motion:
     Args:
         model: the network, in evaluation mode.
         source: file it was read from.
+        step: of its training.
     """
 
-    def __init__(self, model: SpeechVAE, source: Path) -> None:
-        self.model, self.source = model, source
+    def __init__(self, model: SpeechVAE, source: Path, step: int = 0) -> None:
+        self.model, self.source, self.step = model, source, step
 
     @property
     def hears_pitch(self) -> bool:
@@ -94,29 +110,63 @@ class OfficialAudio2Motion:
         return motion[:wanted, -N_BFM_EXPRESSION:].cpu().numpy()
 
 
+def is_official_motion(path: Path) -> bool:
+    """Whether a path names a network that ``load_official`` reads, and not one that this project trained."""
+    if is_official(path):
+        return True
+    return is_checkpoint(path) and read_mapping(path / CONFIG_NAME).get("task") == ImportedMotionConfig().task
+
+
 def load_official(path: Path, device: torch.device | str = "cpu") -> OfficialAudio2Motion:
     """Read an official checkpoint; its sizes and inputs are told by the tensors themselves.
 
     Args:
-        path: the ``.ckpt`` file, or a folder of which the one with most steps is taken.
+        path: the ``.ckpt`` file, a folder of which the one with most steps is taken, or an imported folder.
         device: where the network runs.
 
     Raises:
         CheckpointError: missing, damaged, not an audio → motion network, or of sizes this project does not know.
     """
-    file = _newest(path)
-    state = _read_state(file)
+    if not is_official(path) and is_checkpoint(path):
+        checkpoint = load_checkpoint(path, parts={"model"})
+        model = _filled(path, checkpoint.model, checkpoint.config(ImportedMotionConfig).network)
+        return OfficialAudio2Motion(model.to(device).eval(), path, checkpoint.step)
+    return motion_of_state(read_official_state(newest_checkpoint(path)), device)
+
+
+def motion_of_state(state: OfficialState, device: torch.device | str = "cpu") -> OfficialAudio2Motion:
+    """The network of a checkpoint that was read.
+
+    Raises:
+        CheckpointError: it is another network, or of sizes this project does not know.
+    """
+    model = _filled(state.file, state.tensors, None)
+    logger.info("%s: %s, %d coefficients", state.file, type(model).__name__, model.config.n_motion)
+    return OfficialAudio2Motion(model.to(device).eval(), state.file, state.step)
+
+
+def _filled(file: Path, state: Mapping[str, Tensor], config: SpeechVAEConfig | None) -> SpeechVAE:
     try:
-        config = detect_config(state)
-        model = build_speech_vae(config)
-        model.load_state_dict(state, strict=True)
+        model = build_speech_vae(config or detect_config(state))
+        model.load_state_dict(dict(state), strict=True)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{file}: not an audio-to-motion checkpoint of GeneFace++ ({first_line(error)}); "
             "give its audio2motion_vae/model_ckpt_steps_*.ckpt"
         ) from error
-    logger.info("%s: %s, %d coefficients", file, type(model).__name__, config.n_motion)
-    return OfficialAudio2Motion(model.to(device).eval(), file)
+    return model
+
+
+def save_official(official: OfficialAudio2Motion, directory: Path, hparams: Mapping[str, Any]) -> None:
+    """Write a network as a checkpoint of this project, GeneFace++'s own keys beside it.
+
+    Raises:
+        OutputError: the directory cannot be written.
+    """
+    config = ImportedMotionConfig(network=official.model.config)
+    extra = {"geneface_hparams": dict(hparams), "imported_from": str(official.source)}
+    tensors = {"model": official.model.state_dict()}
+    save_checkpoint(directory, tensors, config, official.step, extra, face_model_version=BFM_VERSION_PREFIX)
 
 
 def detect_config(state: Mapping[str, Tensor]) -> SpeechVAEConfig:
@@ -156,39 +206,3 @@ def detect_config(state: Mapping[str, Tensor]) -> SpeechVAEConfig:
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key[len(prefix) :].split(".", 1)[0] for key in state if key.startswith(prefix)})
-
-
-def _newest(path: Path) -> Path:
-    """The file itself, or the folder's file of most steps."""
-    if path.is_dir():
-        found = {int(match[1]): file for file in path.iterdir() if (match := _STEPS.fullmatch(file.name))}
-        if not found:
-            raise CheckpointError(f"{path}: holds no model_ckpt_steps_*.ckpt; give the folder audio2motion_vae")
-        return found[max(found)]
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; give GeneFace++'s audio2motion_vae folder or a .ckpt")
-    return path
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    """The network's tensors under their official names; weight norm's newer spelling is translated."""
-    try:
-        saved: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{file}: cannot be read as a checkpoint of tensors ({first_line(error)}); download it again"
-        ) from error
-    state = saved.get("state_dict", saved) if isinstance(saved, dict) else None
-    nested = state.get("model") if isinstance(state, dict) else None
-    if isinstance(nested, dict):
-        state = nested
-    elif isinstance(state, dict):
-        state = {str(key).removeprefix(_FLAT_PREFIX): value for key, value in state.items()}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{file}: holds no 'state_dict' of tensors; give GeneFace++'s model_ckpt_steps_*.ckpt")
-    return {_old_name(str(key)): value for key, value in state.items()}
-
-
-def _old_name(key: str) -> str:
-    key = key.replace("parametrizations.weight.original0", "weight_g")
-    return key.replace("parametrizations.weight.original1", "weight_v")

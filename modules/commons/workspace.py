@@ -25,6 +25,8 @@ IDENTITIES = CHECKPOINTS / "identities"
 POSTNETS = CHECKPOINTS / "postnets"
 OCCLUDER_HAND_FILE = CHECKPOINTS / "occluder_set" / "hand.npz"
 MANIFEST_FILE = CHECKPOINTS / "manifest.json"
+PORTRAIT_DATASET = "portrait_dataset.npz"
+"""What a clip of GeneFace++'s is imported as; ``trainval_dataset.npz`` is this project's own kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +135,7 @@ class VideoWorkspace:
     @property
     def dataset(self) -> Path:
         return self.binary / "trainval_dataset.npz"
+
+    @property
+    def portrait_dataset(self) -> Path:
+        return self.binary / PORTRAIT_DATASET

@@ -13,6 +13,8 @@ from modules.radnerfs.backends.base import GridLevels
 GridType = Literal["tiled", "hash"]
 Interpolation = Literal["linear", "smoothstep"]
 Sampler = Literal["occupancy", "surface"]
+TorsoCue = Literal["pose", "landmarks"]
+Noise = Literal["off", "fixed", "random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +169,82 @@ class RADNeRFConfig:
             raise ValueError(f"eye_blink_dim must be in 0..cond_out_dim, got {self.eye_blink_dim}")
         if not (self.bound > 0 and self.position_scale > 0):
             raise ValueError(f"bound and position_scale must be positive: {self.bound}, {self.position_scale}")
+
+
+@dataclass(frozen=True, slots=True)
+class TorsoConfig:
+    """Sizes of the torso: a flat picture that bends with the head.
+
+    Attributes:
+        grid: feature grid over the picture plane.
+        cue: what it bends with: the camera's 'pose' (6 numbers) or the chin's 'landmarks' (7 points).
+        head_aware: it also sees the rendered head at each pixel.
+        individual_embedding_num, individual_embedding_dim: one appearance code per training frame.
+        hidden_dim_deform, hidden_dim_color, num_layers: widths and depth of its two bias-free MLPs.
+        shrink: picture coordinates are multiplied by this, so that bent points stay in the grid.
+        grid_size: cells per axis of its occupancy grid. density_thresh: alpha above which a cell is worth rendering.
+    """
+
+    grid: GridConfig = field(default_factory=GridConfig)
+    cue: TorsoCue = "pose"
+    head_aware: bool = False
+    individual_embedding_num: int = 13000
+    individual_embedding_dim: int = 8
+    hidden_dim_deform: int = 64
+    hidden_dim_color: int = 32
+    num_layers: int = 3
+    shrink: float = 0.8
+    grid_size: int = 128
+    density_thresh: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.num_layers < 1 or self.grid_size < 2 or not 0 < self.shrink <= 1:
+            raise ValueError(f"needs num_layers >= 1, grid_size >= 2 and shrink in (0, 1]: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class SuperResolutionConfig:
+    """Sizes of the network that doubles a picture.
+
+    Attributes:
+        size: side of the picture it is given, px.
+        channels: of the block at ``size`` and of the one at ``2 · size``.
+        style_dim: length of the style vector; it is constant, so styles only scale the weights.
+        noise: what is added inside where nothing else is asked for: nothing, a 'fixed' pattern, or a new one for each
+            picture, as GeneFace++ does (its pictures flicker).
+    """
+
+    size: int = 256
+    channels: tuple[int, int] = (128, 64)
+    style_dim: int = 16
+    noise: Noise = "fixed"
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.style_dim, *self.channels) < 1:
+            raise ValueError(f"all sizes must be at least 1: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class PortraitConfig:
+    """A whole GeneFace++ renderer: head, and where there are any torso and super-resolution.
+
+    Attributes:
+        head: of the 3-D head; its sampler must be 'occupancy'.
+        torso: None = head only. super_resolution: None = the picture has the size of its rays.
+        adaptive_ambient: the weight of the ambient loss is part of the state (GeneFace++'s head with
+            super-resolution).
+        camera_scale, camera_offset: from GeneFace++'s camera poses to the head's cube, see ``cameras.ngp_pose``.
+    """
+
+    head: RADNeRFConfig = field(default_factory=RADNeRFConfig)
+    torso: TorsoConfig | None = None
+    super_resolution: SuperResolutionConfig | None = None
+    adaptive_ambient: bool = False
+    camera_scale: float = 4.0
+    camera_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.head.render.sampler != "occupancy":
+            raise ValueError("a portrait's head marches through an occupancy grid; set head.render.sampler: occupancy")
+        if not self.camera_scale > 0:
+            raise ValueError(f"camera_scale must be positive, got {self.camera_scale}")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from inference.official_motion import OfficialMotion, is_official
-from modules.audio2motion.official import load_official
+from inference.official_motion import OfficialMotion
+from modules.audio2motion.official import is_official_motion, load_official
 from modules.audio2motion.speech_vae import SpeechVAEConfig, build_speech_vae
 from modules.audio2motion.vae import FlowVAEConfig
 from modules.commons.errors import AudioReadError, CheckpointError
@@ -82,7 +82,7 @@ def test_wrong_extractors_and_short_sound(network, face_model):
 
 
 def test_official_paths_are_known_by_their_files(network, tmp_path):
-    assert is_official(tmp_path) and is_official(network.source)
+    assert is_official_motion(tmp_path) and is_official_motion(network.source)
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "model.safetensors").write_bytes(b"")
-    assert not is_official(tmp_path / "ours") and not is_official(tmp_path / "none")
+    assert not is_official_motion(tmp_path / "ours") and not is_official_motion(tmp_path / "none")

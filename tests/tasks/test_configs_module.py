@@ -29,7 +29,7 @@ def test_overrides_reach_nested_settings():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: cook\n", "task is 'cook'; use radnerf, audio2motion, postnet or evaluation"),
+        ("task: cook\n", "task is 'cook'; use radnerf, portrait_training, audio2motion, postnet or evaluation"),
         ("task: radnerf\nmax_update: 3\n", "unknown key max_update; did you mean max_updates?"),
         ("task: radnerf\nmouth_share: 2.0\n", "mouth_share in 0..1"),
         ("task: radnerf\nrays_per_step: 8\n", "rays_per_frame in 1..rays_per_step"),

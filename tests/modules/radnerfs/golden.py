@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor
 
 from modules.commons.workspace import ROOT
+from modules.radnerfs.backends.base import GridLevels
+from modules.radnerfs.portrait import Portrait, official_names, portrait_names
 
 FOLDER = Path(os.environ.get("GENEFACE_FIXTURES", ROOT.parent / "shared" / "fixtures" / "geneface"))
-KEPT = {"aabb_train", "aabb_infer", "density_grid"}
+KEPT = {"aabb_train", "aabb_infer", "density_grid", "density_grid_torso", "resample_filter", "lambda_ambient"}
+CODES = {"individual_embeddings", "torso_individual_codes"}
 
 
 def load(name: str) -> dict[str, np.ndarray]:
@@ -54,12 +58,31 @@ def symmetric(shape: tuple[int, ...], name: str, scale: float = 1.0) -> np.ndarr
 
 def fill(module: torch.nn.Module) -> None:
     """Give every float parameter and buffer its golden value."""
-    state = module.state_dict()
-    grids = {f"{name}.embeddings": part.levels for name, part in module.named_modules() if hasattr(part, "levels")}
-    for key, tensor in state.items():
-        if tensor.dtype.is_floating_point and key.split(".")[-1] not in KEPT:
-            state[key] = torch.from_numpy(_value(key, tuple(tensor.shape), grids.get(key)))
-    module.load_state_dict(state)
+    module.load_state_dict(filled(module.state_dict(), _grids(module)))
+
+
+def fill_portrait(portrait: Portrait) -> None:
+    """The same for a portrait, whose golden values go by GeneFace++'s names."""
+    grids = {official(name): levels for name, levels in _grids(portrait).items()}
+    portrait.load_state_dict(portrait_names(filled(official_names(portrait.state_dict()), grids)))
+
+
+def official(name: str) -> str:
+    return name.removeprefix("head.").removeprefix("torso.")
+
+
+def _grids(module: torch.nn.Module) -> dict[str, GridLevels]:
+    return {f"{name}.embeddings": part.levels for name, part in module.named_modules() if hasattr(part, "levels")}
+
+
+def filled(state: Mapping[str, Tensor], grids: Mapping[str, GridLevels]) -> dict[str, Tensor]:
+    """Every float tensor of a state by its name and shape; ``grids`` are the levels of its embeddings."""
+    return {
+        key: torch.from_numpy(_value(key, tuple(tensor.shape), grids.get(key)))
+        if tensor.dtype.is_floating_point and key.split(".")[-1] not in KEPT
+        else tensor
+        for key, tensor in state.items()
+    }
 
 
 def _value(key: str, shape: tuple[int, ...], levels) -> np.ndarray:
@@ -68,8 +91,13 @@ def _value(key: str, shape: tuple[int, ...], levels) -> np.ndarray:
         for start, end, resolution in zip(levels.offsets, levels.offsets[1:], levels.resolutions, strict=False):
             values[start:end] *= np.float32(16.0 / resolution)
         return values
-    if key == "individual_embeddings":
+    last = key.split(".")[-1]
+    if last in CODES:
         return np.float32(0.2) * values
+    if last == "noise_strength":
+        return np.zeros(shape, np.float32)
+    if last == "noise_const":
+        return values
     if len(shape) < 2:
         return np.float32(0.1) * values
     gain = 18.0 if key.split(".")[0] in ("ambient_net", "sigma_net", "color_net") else 3.0

@@ -1,0 +1,101 @@
+"""Pickles give arrays and plain values, and nothing in them ever runs."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from modules.commons.errors import CheckpointError
+from modules.commons.restricted_pickle import RefusedError, read_pickled, read_pickled_array
+
+VALUES = {
+    "floats": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    "bytes": np.arange(4, dtype=np.uint8),
+    "flags": np.array([True, False]),
+    "texts": np.array(["a", "bc"]),
+    "objects": np.array([{"x": 1}, None], dtype=object),
+    "number": np.float64(1.5),
+    "plain": [1, 2.5, "text", (True, None), b"raw", {1, 2}, frozenset({3}), 1 + 2j],
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_data_comes_back(protocol):
+    found = read_pickled(io.BytesIO(pickle.dumps(VALUES, protocol=protocol)))
+    for key in ("floats", "fortran", "bytes", "flags", "texts", "number"):
+        assert found[key].dtype == VALUES[key].dtype and np.array_equal(found[key], VALUES[key])
+    assert found["plain"] == VALUES["plain"] and found["objects"].tolist() == [{"x": 1}, None]
+
+
+def test_pickles_of_older_numpy_come_back():
+    old = pickle.dumps(VALUES["floats"], protocol=2).replace(b"numpy._core.", b"numpy.core.")
+    assert b"numpy.core." in old
+    np.testing.assert_array_equal(read_pickled(io.BytesIO(old)), VALUES["floats"])
+
+
+class Payload:
+    """Asks for a function to be called, as an attack does."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+ATTACKS = {
+    f"{os.system.__module__}.system": lambda mark: Payload(os.system, f"touch {mark}"),
+    "builtins.exec": lambda mark: Payload(exec, f"open({str(mark)!r}, 'w')"),
+    "builtins.getattr": lambda mark: Payload(getattr, "text", "upper"),
+    "numpy.load": lambda mark: Payload(np.load, str(mark)),
+    "collections.OrderedDict": lambda mark: collections.OrderedDict(a=1),
+    "_codecs.encode to zip": lambda mark: Payload(__import__("_codecs").encode, "text", "zip"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_anything_else_is_refused_by_name(name, protocol, tmp_path):
+    mark = tmp_path / "ran"
+    attack = ATTACKS[name](mark)
+    expected = name if protocol > 2 else name.replace("builtins.", "(builtins|__builtin__).")
+    with pytest.raises(RefusedError, match=f"^{expected}$"):
+        read_pickled(io.BytesIO(pickle.dumps({"good": 1, "bad": [attack]}, protocol=protocol)))
+    file = tmp_path / "data.npy"
+    np.save(file, np.array({"bad": attack}, dtype=object))
+    with pytest.raises(CheckpointError, match=f"refused: besides data it asks for {name}") as caught:
+        read_pickled_array(file)
+    assert "nothing in it was run" in str(caught.value) and "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_a_single_object_and_an_array_of_them(tmp_path):
+    np.save(tmp_path / "one.npy", {"a": 1})
+    np.save(tmp_path / "two.npy", np.array([{"a": 1}, 2], dtype=object))
+    assert read_pickled_array(tmp_path / "one.npy") == {"a": 1}
+    assert read_pickled_array(tmp_path / "two.npy").tolist() == [{"a": 1}, 2]
+
+
+def test_damaged_foreign_and_missing_files(tmp_path):
+    file = tmp_path / "data.npy"
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_pickled_array(file)
+    np.save(file, {"a": np.zeros(1000)})
+    whole = file.read_bytes()
+    for length in (0, 3, 8, 60, 200, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match="damaged, or not a dataset of GeneFace") as caught:
+            read_pickled_array(file)
+        assert "\n" not in str(caught.value)
+    file.write_bytes(b"\x89PNG" + bytes(100))
+    with pytest.raises(CheckpointError, match="damaged, or not"):
+        read_pickled_array(file)
+    np.save(file, np.zeros(3))
+    with pytest.raises(CheckpointError, match="holds plain float64 numbers"):
+        read_pickled_array(file)
