@@ -1,4 +1,4 @@
-"""What a job writes beside its result: the alpha, every mask over the source, strips of pictures."""
+"""What a job writes beside its result: the alpha, every mask, the source beside the result, strips of pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.comparison import QUALITY as COMPARED
+from inference.comparison import beside, beside_info
 from inference.edited_frames import EditedFrame
 from inference.face_compositor import Bounds
 from modules.structures.frames import Frame, VideoInfo
@@ -19,6 +21,7 @@ from modules.video.codecs import EncodeConfig
 from modules.video.colour import rgb_from_planes
 from modules.video.png import write_png
 from modules.video.segments import SegmentedWriter
+from modules.video.sound import SoundPlan
 
 OVERLAY_CRF = 18
 """Masks over the source are looked at, not worked with."""
@@ -44,12 +47,14 @@ class SidePlan:
     Attributes:
         path: of the file. info: of its frames. quality: of its picture.
         draw: makes its frames.
+        audio: its sound; None = none.
     """
 
     path: Path
     info: VideoInfo
     quality: EncodeConfig
     draw: Callable[[EditedFrame], Frame]
+    audio: SoundPlan | None = None
 
 
 def alpha_plan(path: Path, info: VideoInfo) -> SidePlan:
@@ -62,6 +67,11 @@ def alpha_plan(path: Path, info: VideoInfo) -> SidePlan:
 def overlay_plan(path: Path, info: VideoInfo, draw: Callable[[EditedFrame], Frame]) -> SidePlan:
     """Masks over the source, in the source's own format."""
     return SidePlan(path, info, EncodeConfig(crf=OVERLAY_CRF), draw)
+
+
+def comparison_plan(path: Path, info: VideoInfo, audio: SoundPlan) -> SidePlan:
+    """Source and result side by side, with the result's sound."""
+    return SidePlan(path, beside_info(info), COMPARED, lambda done: beside(done.before, done.frame), audio)
 
 
 @contextmanager
@@ -79,7 +89,10 @@ def opened(
         made = []
         for plan in plans:
             plan.path.parent.mkdir(parents=True, exist_ok=True)
-            writer = SegmentedWriter(folder_of(plan.path), plan.path, plan.info, key=key, quality=plan.quality)
+            folder = folder_of(plan.path)
+            writer = SegmentedWriter(
+                folder, plan.path, plan.info, key=key, quality=plan.quality, audio=plan.audio
+            )  # fmt: skip
             made.append(SideVideo(stack.enter_context(writer), plan.draw))
         yield made
 

@@ -84,7 +84,11 @@ class FaceSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """Everything worth knowing about one finished job."""
+    """Everything worth knowing about one finished job.
+
+    ``frames_copied`` kept the source's packets (``--smart_copy``); ``provenance`` names the file that is handed on with
+    the result, see ``inference.provenance``.
+    """
 
     src_video: str
     output: str
@@ -95,6 +99,8 @@ class RunSummary:
     faces: list[FaceSummary]
     seconds_per_stage: dict[str, float]
     warnings: list[str] = field(default_factory=list)
+    frames_copied: int = 0
+    provenance: str = ""
 
     def write(self, path: Path) -> None:
         """Write beside the output, through a temporary name."""

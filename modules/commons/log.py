@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def configure_logging(verbosity: int = 0) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder writes to stderr by itself: errors only
 
 
 class StageTimer:

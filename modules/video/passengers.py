@@ -119,7 +119,7 @@ class _Boarding:
         if comment and comment != own:
             output.metadata["comment"] = f"{own} {comment}".strip()
         output.set_chapters(source.chapters())
-        shown = next((s for s in source.streams.video if not _is_cover(s)), None)
+        shown = next((s for s in source.streams.video if not is_cover(s)), None)
         if shown is not None:
             picture.metadata.update({key: value for key, value in shown.metadata.items() if key in _OF_THE_PICTURE})
 
@@ -161,12 +161,12 @@ class _Boarding:
         for stream in self._source.streams.attachments:
             self._attach(stream)
         for stream in self._source.streams.video:
-            if _is_cover(stream):
+            if is_cover(stream):
                 self._add_cover(stream)
 
     def leave_the_rest(self) -> None:
         """Note further pictures and data streams, which never travel."""
-        pictures = [stream for stream in self._source.streams.video if not _is_cover(stream)]
+        pictures = [stream for stream in self._source.streams.video if not is_cover(stream)]
         for stream in pictures[1:]:
             self._leave(stream, "only the first picture is carried")
         for stream in self._source.streams.data:
@@ -219,5 +219,6 @@ class _Boarding:
         self.left_out.append(f"stream {stream.index}{f' ({language})' if language else ''} is left out: {reason}")
 
 
-def _is_cover(stream: VideoStream) -> bool:
+def is_cover(stream: VideoStream) -> bool:
+    """Whether a picture stream is the cover of its file."""
     return bool(stream.disposition & Disposition.attached_pic)

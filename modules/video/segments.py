@@ -14,8 +14,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,16 +25,24 @@ import av.error
 from modules.commons.errors import OutputError
 from modules.commons.hashing import file_sha256
 from modules.structures.frames import Frame, VideoInfo
-from modules.video.codecs import Codec, EncodeConfig, codec_for, encodable
-from modules.video.packet_file import PacketFileWriter, WrittenPackets, read_packets
+from modules.video.codecs import EncodeConfig, codec_for
+from modules.video.open_segment import (
+    FRAMES_PER_SEGMENT,
+    CopiedSegment,
+    EncodedSegment,
+    Encoder,
+    OpenSegment,
+    SegmentPlan,
+    check_frames,
+)
+from modules.video.packet_file import read_packets
 from modules.video.passengers import Passengers
+from modules.video.smart_copy import CopyPlan
 from modules.video.sound import AudioTrack, SoundPlan
-from modules.video.writer import SYNTHESISED, VideoWriter, add_picture, check_frame, open_container
+from modules.video.writer import SYNTHESISED, VideoWriter, check_frame
 
 logger = logging.getLogger(__name__)
 
-FRAMES_PER_SEGMENT = 128
-"""What a kill costs at most; a keyframe every five seconds costs next to nothing."""
 _VERSION = 1
 _OURS = re.compile(r"(manifest\.json|joining\.txt|\d{6}\.(packets|json))(\.part)?")
 
@@ -50,6 +57,7 @@ class SegmentRecord:
         sha256: of its packets.
         is_last: it was closed by the end of the video, so it may be short.
         state: what the caller stored with its last frame, base64.
+        checks: of a copied segment, ``frame_check`` of every frame as the source was decoded; else empty.
     """
 
     pts: tuple[int, ...]
@@ -57,6 +65,7 @@ class SegmentRecord:
     sha256: str
     is_last: bool
     state: str | None
+    checks: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> SegmentRecord:
@@ -68,8 +77,9 @@ class SegmentRecord:
         """
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            record = cls(**{**values, "pts": tuple(int(time) for time in values["pts"])})
-        except (TypeError, KeyError) as error:
+            numbers = {name: tuple(int(value) for value in values.get(name, ())) for name in ("pts", "checks")}
+            record = cls(**{**values, **numbers})
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no segment's record") from error
         if not record.pts:
             raise ValueError(f"{path} records an empty segment")
@@ -93,6 +103,8 @@ class SegmentedWriter:
         audio: the sound, as for ``VideoWriter``; it does not belong to the key, for it is made when joining.
         passengers: the source's other streams.
         comment: stored in the result.
+        copies: what of the source goes into the result as it is; the result is then decoded and compared with what was
+            written before it gets its name.
 
     Raises:
         OutputError: when ``path`` or ``folder`` cannot be written.
@@ -111,15 +123,18 @@ class SegmentedWriter:
         audio: AudioTrack | SoundPlan | Path | None = None,
         passengers: Passengers | None = None,
         comment: str = SYNTHESISED,
+        copies: CopyPlan | None = None,
     ) -> None:
-        if frames_per_segment < 1:
-            raise ValueError(f"a segment holds at least one frame, got {frames_per_segment}")
-        self._folder, self._info, self._key, self._per_segment = Path(folder), info, key, frames_per_segment
+        self._plan = SegmentPlan(frames_per_segment, () if copies is None else copies.runs)
+        self._folder, self._info, self._key, self._copies = Path(folder), info, key, copies
         quality = quality or EncodeConfig()
-        self._final = VideoWriter(path, info, quality=quality, audio=audio, passengers=passengers, comment=comment)
+        self._final = VideoWriter(
+            path, info, quality=quality, audio=audio, passengers=passengers, comment=comment, copies=copies,
+            check=self._check_result,
+        )  # fmt: skip
         self._suffix = Path(path).suffix.lower()
-        self._codec = codec_for(info, self._suffix, quality)
-        self._open: _OpenSegment | None = None
+        self._codec = codec_for(info, self._suffix, quality) if copies is None else copies.codec
+        self._open: OpenSegment | None = None
         self._n_segments = self._finished_frames = 0
         self._last_pts: int | None = None
         self._is_complete = False
@@ -164,7 +179,7 @@ class SegmentedWriter:
 
     def ends_segment(self, index: int) -> bool:
         """Whether frame ``index``, counted from the video's first one written, closes a segment."""
-        return (index + 1) % self._per_segment == 0
+        return self._plan.ends_with(index)
 
     def write(self, frame: Frame, state: bytes | None = None) -> None:
         """Encode one frame; its ``pts`` must rise.
@@ -183,14 +198,21 @@ class SegmentedWriter:
             raise ValueError(f"{frame} comes after the end of a video of {self._finished_frames} frames")
         try:
             if self._open is None:
-                packets = self._file(self._n_segments, "packets.part")
-                self._open = _OpenSegment(packets, self._info, self._codec, self._suffix)
+                self._open = self._opened()
             self._open.write(frame)
             self._last_pts, self._last_state = frame.pts, state
-            if self._open.n_frames == self._per_segment:
+            if self._finished_frames + self._open.n_frames == self._plan.stop_of(self._finished_frames):
                 self._close_segment(state, is_last=False)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
+
+    def _opened(self) -> OpenSegment:
+        packets = self._file(self._n_segments, "packets.part")
+        run = self._plan.run_from(self._finished_frames)
+        if run is not None and self._copies is not None:
+            return CopiedSegment(packets, self._copies, run)
+        encoder = Encoder(self._folder, self._info, self._codec, self._suffix)
+        return EncodedSegment(packets, self._info, encoder, self._copies is not None and self._copies.repeats_sets)
 
     def discard(self) -> None:
         """Remove all segments, and the folder when nothing else is in it."""
@@ -224,6 +246,17 @@ class SegmentedWriter:
                 packet.dts = next(times)
                 yield packet
 
+    def _check_result(self, result: Path) -> None:
+        """See that a result with copied parts decodes to what was written, before it gets its name."""
+        if self._copies is None:
+            return
+        written = (
+            pair
+            for record in self._records()
+            for pair in zip(sorted(record.pts), record.checks or repeat(None), strict=False)
+        )
+        check_frames(result, written, self._info.time_base)
+
     def _records(self) -> Iterator[SegmentRecord]:
         for number in range(self._n_segments):
             yield SegmentRecord.load(self._file(number, "json"))
@@ -242,7 +275,7 @@ class SegmentedWriter:
             is_whole = file_sha256(self._file(number, "packets")) == record.sha256
         except (OSError, ValueError):
             return None
-        is_full = record.is_last or len(record.pts) == self._per_segment
+        is_full = record.is_last or self._finished_frames + len(record.pts) == self._plan.stop_of(self._finished_frames)
         return record if is_whole and is_full else None
 
     def _count(self, record: SegmentRecord) -> None:
@@ -255,25 +288,27 @@ class SegmentedWriter:
     def _close_segment(self, state: bytes | None, *, is_last: bool) -> None:
         """Flush the encoder and make the segment count: first the packets get their name, then the record."""
         assert self._open is not None
-        written = self._open.finish()
+        written, checks = self._open.finish(), self._open.checks
         self._open = None
         number = self._n_segments
         self._file(number, "packets.part").replace(self._file(number, "packets"))
         kept = None if state is None else base64.b64encode(state).decode()
-        record = SegmentRecord(written.pts, written.delay, written.sha256, is_last, kept)
+        record = SegmentRecord(written.pts, written.delay, written.sha256, is_last, kept, tuple(checks))
         _write_json(self._file(number, "json"), asdict(record))
         self._count(record)
 
     def _manifest(self) -> dict[str, Any]:
         """Everything that finished segments depend on, the headers that decoders need among it."""
-        encoder = _Encoder(self._folder, self._info, self._codec, self._suffix)
+        encoder = Encoder(self._folder, self._info, self._codec, self._suffix)
         headers = encoder.headers()
         encoder.close()
+        copies = {} if self._copies is None else {"copies": [asdict(run) for run in self._copies.runs]}
         return {
+            **copies,
             "version": _VERSION,
             "key": self._key,
             "suffix": self._suffix,
-            "frames_per_segment": self._per_segment,
+            "frames_per_segment": self._plan.per_segment,
             "codec": {"name": self._codec.name, "options": dict(self._codec.options), "tag": self._codec.tag},
             "info": repr(replace(self._info, path=Path())),
             "libraries": {name: list(numbers) for name, numbers in sorted(av.library_versions.items())},
@@ -307,58 +342,6 @@ class SegmentedWriter:
     def _failure(self, error: Exception) -> OutputError:
         reason = getattr(error, "strerror", None) or error
         return OutputError(f"cannot write segments into {self._folder} ({reason}); check disk and folder")
-
-
-class _Encoder:
-    """The output's own encoder without an output: its container is never started, so no file is made."""
-
-    def __init__(self, folder: Path, info: VideoInfo, codec: Codec, suffix: str) -> None:
-        self._container = open_container(folder / f"never_written{suffix}", info)
-        self.stream = add_picture(self._container, info, codec)
-
-    def headers(self) -> bytes:
-        """What decoders need to know first; it opens the encoder."""
-        self.stream.codec_context.open()
-        return self.stream.codec_context.extradata or b""
-
-    def close(self) -> None:
-        """Let go of the encoder: unclosed, stream and container would keep each other and its memory alive."""
-        self._container.close()
-
-
-class _OpenSegment:
-    """A segment being written: a fresh encoder and its packets' file."""
-
-    def __init__(self, path: Path, info: VideoInfo, codec: Codec, suffix: str) -> None:
-        self._turns = info.rotation_deg // 90
-        self._encoder = _Encoder(path.parent, info, codec, suffix)
-        self._time_base: Fraction = info.time_base
-        path.unlink(missing_ok=True)
-        self._file = PacketFileWriter(path)
-        self.n_frames = 0
-
-    def write(self, frame: Frame) -> None:
-        self._keep(self._encoder.stream.encode(encodable(frame, self._turns)))
-        self.n_frames += 1
-
-    def finish(self) -> WrittenPackets:
-        """Flush the encoder and close the file."""
-        self._keep(self._encoder.stream.encode(None))
-        self.close()
-        written = self._file.written()
-        if len(written.pts) != self.n_frames:
-            raise OSError(f"the encoder gave {len(written.pts)} packets for {self.n_frames} frames")
-        return written
-
-    def close(self) -> None:
-        self._file.close()
-        self._encoder.close()
-
-    def _keep(self, packets: Iterable[av.Packet]) -> None:
-        for packet in packets:
-            if packet.time_base != self._time_base:
-                raise OSError(f"the encoder counts time in {packet.time_base}, not in {self._time_base}")
-            self._file.write(packet)
 
 
 def decoding_times(shown: Iterable[int], delay: int, step: int) -> Iterator[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import uuid
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from modules.structures.frames import Frame, VideoInfo
 from modules.video.codecs import TAG_OF_FIELD_ORDER, Codec, EncodeConfig, choose_codec, codec_for, encodable
 from modules.video.colour import RANGE_FULL
 from modules.video.passengers import Passengers, open_passengers
+from modules.video.smart_copy import CopyPlan
 from modules.video.sound import AudioTrack, SoundFeed, SoundPlan, open_sound
 
 __all__ = ["SYNTHESISED", "AudioTrack", "Codec", "EncodeConfig", "VideoWriter", "choose_codec"]
@@ -41,6 +43,16 @@ class VideoWriter:
     frame is the source's own sample by sample. The file appears under ``path`` only when the block ends well; on an
     exception nothing stays.
 
+    Args:
+        path: of the file.
+        info: of the frames.
+        quality: of picture and sound.
+        audio: the sound.
+        passengers: the source's other streams.
+        comment: stored in the file.
+        copies: packets of this source come too, see ``copy``.
+        check: looks at the complete file before it gets its name, and raises where it is not right.
+
     Raises:
         OutputError: when ``path`` cannot be written, is an input, or has a suffix other than mp4, m4v, mov, mkv.
         AudioReadError: when the sound cannot be read.
@@ -55,6 +67,8 @@ class VideoWriter:
         audio: AudioTrack | SoundPlan | Path | None = None,
         passengers: Passengers | None = None,
         comment: str = SYNTHESISED,
+        copies: CopyPlan | None = None,
+        check: Callable[[Path], None] | None = None,
     ) -> None:
         self._path = Path(path)
         self._info = info
@@ -67,7 +81,8 @@ class VideoWriter:
         self._before_last_pts: int | None = None
         self._has_encoded = False
         check_output(self._path, [info.path, *(self._track.paths if self._track else ())])
-        self._codec = codec_for(info, self._path.suffix.lower(), self._quality)
+        self._codec = codec_for(info, self._path.suffix.lower(), self._quality) if copies is None else copies.codec
+        self._copies, self._check = copies, check
         self._said: set[str] = set()
         self.temporary = self._path.with_name(f".{self._path.stem}.{uuid.uuid4().hex[:8]}.part{self._path.suffix}")
         self._container: OutputContainer | None = None
@@ -77,6 +92,10 @@ class VideoWriter:
         try:
             self._container = self._open()
             self._stream = add_picture(self._container, self._info, self._codec)
+            if self._copies is not None:
+                context = self._stream.codec_context
+                context.open(strict=False)
+                context.extradata = self._copies.file_headers(context.extradata or b"")
             if self._track is not None:
                 self._feeds.append(open_sound(self._track, self._container, self._quality.audio_bit_rate))
             if self._passengers is not None:
@@ -125,13 +144,15 @@ class VideoWriter:
         check_frame(frame, self._info, self._last_pts)
         try:
             self._has_encoded = True
-            self._mux(self._stream.encode(encodable(frame, self._turns)))
+            self._mux(self._stream.encode(encodable(frame, self._turns, self._codec.pixel_format)))
             self._advance(frame.pts)
         except (av.error.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 
     def copy(self, packet: av.Packet) -> None:
-        """Write a packet that ``add_picture``'s encoder gave with the same settings, in decoding order.
+        """Write a packet that ``add_picture``'s encoder gave with the same settings, or one of ``copies``.
+
+        Packets come in decoding order.
 
         Args:
             packet: with the ``pts`` and ``dts`` it shall have, in the video's time base.
@@ -210,6 +231,8 @@ class VideoWriter:
             feed.finish(self._end_s)
             feed.close()
         self._container.close()
+        if self._check is not None:
+            self._check(self.temporary)
         self.temporary.replace(self._path)
 
     def _discard(self) -> None:
@@ -247,7 +270,7 @@ def add_picture(container: OutputContainer, info: VideoInfo, codec: Codec) -> Vi
     stream = cast(VideoStream, added)
     context = stream.codec_context
     stream.width, stream.height = coded_size
-    stream.pix_fmt = info.layout.pixel_format
+    stream.pix_fmt = codec.pixel_format or info.layout.pixel_format
     stream.bit_rate = 0  # quality alone decides; VP9 would cap its rate at PyAV's default
     stream.time_base = context.time_base = info.time_base
     context.color_primaries, context.color_trc, context.colorspace, context.color_range = info.color_tags
