@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.face_compositor import LONGEST_GAP_S, RINGS, SAME_FACE_IOU, SMOOTHING_S, BlendMode
+from inference.face_compositor import RINGS, SMOOTHING_S
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import Frame
+from modules.video.colour_follow import LONGEST_GAP_S, SAME_FACE_IOU
 from modules.video.colour_match import FIELD_SIZE, RingConfig
-from modules.video.device_colour_match import Placement, apply_fields, estimate_fields
+from modules.video.device_colour_match import Placement, apply_fields, estimate_fields, followed
 from modules.video.device_planes import Windows, blended, host_buffer, pasted, placed, rgb_of_windows, staged
+from modules.video.linear_light import BT709, LightCurve
 
 _FIELD = 3 * FIELD_SIZE * FIELD_SIZE
 
@@ -164,16 +166,15 @@ class DeviceCompositor:
 
     Args:
         device: where.
-        blend_mode: see ``FaceCompositor``.
-        smoothing_s: likewise.
+        light: what coded values mean.
+        smoothing_s: see ``FaceCompositor``, whose mode ``alpha`` this is.
     """
 
-    def __init__(
-        self, device: torch.device, blend_mode: BlendMode = "alpha", *, smoothing_s: float | None = None
-    ) -> None:
+    def __init__(self, device: torch.device, light: LightCurve = BT709, *, smoothing_s: float | None = None) -> None:
         self.device = device
-        self._ring: RingConfig = RINGS[blend_mode]
-        self._smoothing_s = SMOOTHING_S[blend_mode] if smoothing_s is None else smoothing_s
+        self._light = light
+        self._ring: RingConfig = RINGS["alpha"]
+        self._smoothing_s = SMOOTHING_S["alpha"] if smoothing_s is None else smoothing_s
         self._is_cuda = device.type == "cuda"
         self._upload = torch.cuda.Stream(device) if self._is_cuda else None
         self._download = torch.cuda.Stream(device) if self._is_cuda else None
@@ -190,15 +191,15 @@ class DeviceCompositor:
         _check(edits)
         bounds = [patch.bounds for patch in edits.patches]
         windows = Windows.around(bounds, edits.frames[0].layout)
-        flat = self._sent(staged(edits.frames, windows, self._is_cuda))
+        flat = self.sent(staged(edits.frames, windows, self._is_cuda))
         placement = Placement.of(windows, self.device)
         rgb, alpha = placed(edits.patches, windows)
         if (edits.strength < 1).any():
-            strength = self._sent(_in_host_memory(edits.strength, self._is_cuda))
+            strength = self.sent(_in_host_memory(edits.strength, self._is_cuda))
             alpha = alpha * strength[:, None, None]
         free = self._free(edits, windows)
         source = rgb_of_windows(flat, windows)
-        fields, found = estimate_fields(source, rgb, alpha, free, placement, self._ring)
+        fields, found = estimate_fields(source, rgb, alpha, free, placement, self._ring, self._light)
         return Estimated(edits, windows, placement, flat, rgb, alpha, free, fields, found)
 
     def follow(
@@ -217,7 +218,7 @@ class DeviceCompositor:
         row = memory.row
         rows, fields = [row], []
         if estimated is not None:
-            moments = self._sent(_in_host_memory(_moments(estimated.edits), self._is_cuda))
+            moments = self.sent(_in_host_memory(_moments(estimated.edits), self._is_cuda))
             for number in range(len(estimated.edits.frames)):
                 field, row = self._followed(
                     estimated.fields[number], estimated.found[number], moments[number], row,
@@ -235,7 +236,7 @@ class DeviceCompositor:
             fields: ``[B, 3, S, S]`` as ``follow`` gave them.
             memories: rows to send along.
         """
-        rgb = apply_fields(estimated.rgb, fields, estimated.placement)
+        rgb = apply_fields(estimated.rgb, fields, estimated.placement, self._light)
         alpha = estimated.ring_alpha if estimated.free is None else estimated.ring_alpha * estimated.free
         flat = blended(estimated.flat, estimated.windows, rgb, alpha, estimated.edits.frames[0].size_hw)
         wanted = {"flat": flat, "area": alpha.sum((1, 2), dtype=torch.float64)}
@@ -250,6 +251,10 @@ class DeviceCompositor:
         frames, windows = (estimated.edits.frames, estimated.windows) if estimated else ((), None)
         if memories:
             wanted = {**wanted, "memories": torch.stack(list(memories))}
+        return self.returned(frames, windows, wanted)
+
+    def returned(self, frames: tuple[Frame, ...], windows: Windows | None, wanted: dict[str, Tensor]) -> Pending:
+        """Start copying the tensors of some frames' windows to main memory, see ``Pending``."""
         if self._download is None:
             return Pending(frames, windows, {"memories": torch.empty(0), **wanted}, None)
         event = torch.cuda.Event()
@@ -263,8 +268,8 @@ class DeviceCompositor:
             event.record(self._download)
         return Pending(frames, windows, downloads, event)
 
-    def _sent(self, values: Tensor) -> Tensor:
-        """A copy on the device, made in a stream of its own while the one before is still at work."""
+    def sent(self, values: Tensor) -> Tensor:
+        """A copy on the device of ``host_buffer``'s memory, made in a stream of its own while others are at work."""
         if self._upload is None:
             return values
         current = torch.cuda.current_stream(self.device)
@@ -283,7 +288,7 @@ class DeviceCompositor:
             if free is not None:
                 row, column = windows.offset(number)
                 values[number, row : row + free.shape[0], column : column + free.shape[1]] = torch.from_numpy(free)
-        return self._sent(values)
+        return self.sent(values)
 
     def _followed(
         self, field: Tensor, found: Tensor, moment: Tensor, row: Tensor, *, begins: bool
@@ -304,7 +309,7 @@ class DeviceCompositor:
         smoothed = field
         if self._smoothing_s > 0:
             share = (1 - torch.exp(-gap_s / self._smoothing_s)).float()
-            smoothed = torch.where(goes_on, before + share * (field - before), field)
+            smoothed = torch.where(goes_on, followed(before, field, share), field)
         applied = torch.where(found, smoothed, torch.where(goes_on, before, 0))
         new_row = torch.cat([smoothed.flatten().double(), moment, torch.ones_like(moment[:1])])
         return applied, torch.where(found, new_row, row)

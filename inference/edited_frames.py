@@ -5,44 +5,27 @@ Either way a stream of ``EditedFrame``: order, states and records do not depend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.carried_frames import CarriedOnDevice
 from inference.device_compositor import ColourMemory, DeviceCompositor, Edits, Estimated, Pending
 from inference.face_compositor import Bounds
+from inference.face_edits import FaceEdit, State, Wanted, with_last
 from inference.frame_editor import FrameEditor, final_alpha
 from modules.structures.frames import Frame
 from modules.video.spread import Relay, batched, spread
-
-State = dict[str, NDArray]
 
 FRAMES_PER_BATCH = 8
 """Enough to fill a GPU with faces of ordinary size."""
 BATCH_BYTES = 64 * 2**20
 """Of decoded frames; larger frames make smaller batches, because a dozen batches may be under way."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FaceEdit:
-    """What was done to one face in one frame.
-
-    Attributes:
-        bounds: of the patch.
-        area_px: sum of the final alpha.
-        alpha: ``[h, w]`` the final alpha; None where it was not asked for.
-        is_occluded: something was in front of the face.
-    """
-
-    bounds: Bounds
-    area_px: float
-    alpha: NDArray[np.float32] | None
-    is_occluded: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,19 +43,6 @@ class EditedFrame:
     frame: Frame
     edits: dict[int, FaceEdit]
     states: tuple[State, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is needed beside the frames.
-
-    Attributes:
-        state_after: whether the states after a frame of this number are needed.
-        alpha: whether the alphas are.
-    """
-
-    state_after: Callable[[int], bool]
-    alpha: bool
 
 
 def edited_one_by_one(
@@ -99,8 +69,9 @@ def edited_on_devices(
 ) -> Generator[Iterator[EditedFrame], None, None]:
     """Edit batches on devices in turn. The frames are the same for any number of equal devices.
 
-    What depends on earlier frames is a face's remembered colour alone, a few kilobytes; it goes from batch to batch in
-    order, while everything else of several batches is done at once.
+    What depends on earlier frames is a face's remembered colour (in blend mode delta what changed, and the source's
+    sharpness and grain), a few kilobytes; it goes from batch to batch in order, while everything else of several
+    batches is done at once.
 
     Args:
         frames: decoded ahead by somebody else.
@@ -108,11 +79,17 @@ def edited_on_devices(
         states: of the editors before the first frame; of a fresh run, empty ones.
         wanted: what is needed beside the frames.
     """
-    relays = [Relay(Handover.of_state(state)) for state in states]
-    is_shared = len(editors) > 1
+    is_carried = [editor.is_carried for editor in editors[0][1]]
+    carried = [Relay({name: v for name, v in state.items() if name != "last"}) for state in states]
+    coloured = [Relay(Handover.of_state(state)) for state in states]
     workers = []
     for device, own in editors:
-        faces = [FaceOnDevice(editor, device, relay, is_shared) for editor, relay in zip(own, relays, strict=True)]
+        faces: list[DeviceFace] = []
+        for number, editor in enumerate(own):
+            if is_carried[number]:
+                faces.append(CarriedOnDevice(editor, device, carried[number]))
+            else:
+                faces.append(FaceOnDevice(editor, device, coloured[number], is_shared=len(editors) > 1))
         workers.append(DeviceWorker(device, faces, wanted))
     with spread(_batches(frames), workers) as results:
         yield (frame for batch in results for frame in batch)
@@ -176,6 +153,27 @@ class _Part:
     kept: tuple[int, ...]
 
 
+class DeviceFace(Protocol):
+    """One face's editor on one device; what ``start`` gives is for its own ``finish``."""
+
+    def start(self, batch: int, frames: Sequence[Frame], wanted: Wanted, /) -> Any:
+        """Begin the work on a batch."""
+        ...
+
+    def finish(
+        self,
+        part: Any,
+        frames: Sequence[Frame],
+        /,
+    ) -> tuple[list[Frame], dict[int, FaceEdit], dict[int, State]]:
+        """Wait for a batch: its frames, the edits and the states by place."""
+        ...
+
+    def cancel(self, last: int, /) -> None:
+        """Wake up whoever waits for the turn of a batch after ``last``."""
+        ...
+
+
 class FaceOnDevice:
     """One face's editor on one device.
 
@@ -192,7 +190,11 @@ class FaceOnDevice:
         self._edited = editor.plan.edited
         self._device = device
         self._is_shared = is_shared
-        self._compositor = DeviceCompositor(device, editor.compositor.blend_mode)
+        self._compositor = DeviceCompositor(device, editor.compositor.light)
+
+    def cancel(self, last: int) -> None:
+        """Wake up whoever waits for the turn of a batch after ``last``."""
+        self.relay.cancel(last)
 
     def start(self, batch: int, frames: Sequence[Frame], wanted: Wanted) -> _Part:
         """Queue the work on a batch; waits for nothing but its turn."""
@@ -237,12 +239,7 @@ class FaceOnDevice:
             is_occluded = part.occluded[number]
             edits[part.places[number]] = FaceEdit(part.bounds[number], done.area_px, done.alpha, is_occluded)
         states = dict(zip(part.kept, part.pending.memories(), strict=True))
-        return made, edits, {place: self._with_last(state, frames[place].index) for place, state in states.items()}
-
-    def _with_last(self, state: State, number: int) -> State:
-        """The state as ``FrameEditor.state`` gives it: with the last frame edited up to ``number``."""
-        edited = np.flatnonzero(self._edited[: number + 1])
-        return {**state, "last": np.array(edited[-1])} if len(edited) else state
+        return made, edits, {p: with_last(state, self._edited, frames[p].index) for p, state in states.items()}
 
 
 class DeviceWorker:
@@ -254,7 +251,7 @@ class DeviceWorker:
         wanted: what is needed beside the frames.
     """
 
-    def __init__(self, device: torch.device, faces: Sequence[FaceOnDevice], wanted: Wanted) -> None:
+    def __init__(self, device: torch.device, faces: Sequence[DeviceFace], wanted: Wanted) -> None:
         self._device = device
         self._faces = faces
         self._wanted = wanted
@@ -263,12 +260,12 @@ class DeviceWorker:
             self._stream = torch.cuda.Stream(device)
             self._stream.wait_stream(torch.cuda.current_stream(device))  # in which the people were loaded
 
-    def start(self, number: int, frames: list[Frame]) -> tuple[int, list[Frame], _Part]:
+    def start(self, number: int, frames: list[Frame]) -> tuple[int, list[Frame], Any]:
         """Queue the first face's work."""
         with self._at_work():
             return number, frames, self._faces[0].start(number, frames, self._wanted)
 
-    def finish(self, started: tuple[int, list[Frame], _Part]) -> list[EditedFrame]:
+    def finish(self, started: tuple[int, list[Frame], Any]) -> list[EditedFrame]:
         """Wait for the first face, then see to the others."""
         number, frames, part = started
         done = [EditedFrame(frame, frame, {}, None) for frame in frames]
@@ -285,7 +282,7 @@ class DeviceWorker:
     def cancel(self, last: int) -> None:
         """Wake up whoever waits for the turn of a batch after ``last``."""
         for face in self._faces:
-            face.relay.cancel(last)
+            face.cancel(last)
 
     @contextmanager
     def _at_work(self) -> Generator[None, None, None]:

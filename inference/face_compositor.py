@@ -6,93 +6,123 @@ Writes: a new ``Frame`` whose samples are the source's own wherever their plane'
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.structures.carried_patch import CarriedPatch
 from modules.structures.crops import CropRegion, warp_affine
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
 from modules.video.colour import blend_patch, rgb_float_from_planes
-from modules.video.colour_match import Field, RingConfig, apply_field, estimate_field
+from modules.video.colour_follow import ColourFollower
+from modules.video.colour_match import RingConfig, apply_field
+from modules.video.delta_transfer import DeltaTransfer, in_source_light
+from modules.video.linear_light import LightCurve
+from modules.video.membrane import seamless, support
+from modules.video.multiband import multiband
+from modules.video.restoration import Restorer, restored
+from modules.video.source_detail import SourceDetail
 
-BlendMode = Literal["alpha", "seamless"]
+BlendMode = Literal["alpha", "multiband", "seamless", "delta"]
+DEFAULT_BLEND_MODE: BlendMode = "delta"
+BLEND_MODE_HELP = (
+    "delta: the source's own pixels, moved and changed by what two renderings differ in; alpha: the rendering, softly "
+    "edged; multiband: likewise, fine detail over a narrower edge; seamless: likewise, its border made the source's"
+)
 Bounds = tuple[int, int, int, int]
 
 RINGS: dict[BlendMode, RingConfig] = {
     "alpha": RingConfig(),
-    "seamless": RingConfig(high=0.2, stiffness=0.0, outlier=3.0),
+    "multiband": RingConfig(),
+    "seamless": RingConfig(),
+    "delta": RingConfig(),
 }
-SMOOTHING_S: dict[BlendMode, float] = {"alpha": 0.4, "seamless": 0.0}
-LONGEST_GAP_S = 1.0
-SAME_FACE_IOU = 0.3
+SMOOTHING_S: dict[BlendMode, float] = {"alpha": 0.4, "multiband": 0.4, "seamless": 0.4, "delta": 0.4}
+SEAMS = {"multiband": multiband, "seamless": seamless}
+"""Modes whose patch is fitted to its surroundings before it is blended."""
+COLOUR_STATE = ("field", "time_s", "bounds")
 _SHRINK_BELOW = 0.75
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Memory:
-    """The colour field last applied, and when and where."""
-
-    field: Field
-    time_s: float
-    bounds: Bounds
+_HALF = 0.5
 
 
 class FaceCompositor:
     """Composites one person's rendered face frame by frame; one compositor per face, because it remembers colour.
 
-    Blend modes. Both blend with the patch's alpha in Y'CbCr and match low-frequency colour first:
+    Blend modes. All blend with the patch's alpha in Y'CbCr and match low-frequency colour first:
 
     * ``alpha``: a smooth field of gains is fitted to the ring where the alpha is soft, with outliers (hair, a collar)
       weighed down, and follows the video slowly (``smoothing_s``, 0.4 s): steady, for faces rendered nearly right.
-    * ``seamless``: the gains are Dirichlet values at the alpha's edge and harmonic inside, as in Poisson cloning, at
-      full strength and frame by frame: hides a strongly wrong colour, but follows whatever lies at the edge and can
-      flicker.
+    * ``multiband``: as ``alpha``, then coarse differences fade over the whole soft edge and fine ones over its inner
+      half (``modules.video.multiband``): no doubled detail in the edge.
+    * ``seamless``: as ``alpha``, then the border is made equal to the source's, and what it was off by is carried
+      smoothly over the inside (``modules.video.membrane``), as Poisson cloning does: hides a strongly wrong colour, but
+      follows whatever lies at the border and can flicker.
+    * ``delta``: what differs between the renderings of the new and of the shown motion changes the source's own pixels,
+      which move with the skin (``composite_carried``, ``modules.video.delta_transfer``). A patch without the shown
+      motion is blended as by ``alpha``.
 
     Args:
         blend_mode: see above.
         smoothing_s: time constant over which colour follows; None takes the mode's own, 0 forgets nothing between
             frames because each frame stands alone.
         match_colour: False blends the patch as it was rendered.
+        transfer: FFmpeg's number of the stream's transfer function; 2 = unspecified.
+        restorer: of the mouth that mode ``delta`` renders; None = none.
 
     Raises:
         ValueError: for an unknown blend mode or a negative time.
     """
 
     def __init__(
-        self, blend_mode: BlendMode = "alpha", *, smoothing_s: float | None = None, match_colour: bool = True
+        self,
+        blend_mode: BlendMode = "alpha",
+        *,
+        smoothing_s: float | None = None,
+        match_colour: bool = True,
+        transfer: int = 2,
+        restorer: Restorer | None = None,
     ) -> None:
         if blend_mode not in get_args(BlendMode):
             raise ValueError(f"blend_mode must be one of {', '.join(get_args(BlendMode))}, got {blend_mode!r}")
         if smoothing_s is not None and smoothing_s < 0:
             raise ValueError(f"smoothing_s must not be negative, got {smoothing_s}")
         self.blend_mode: BlendMode = blend_mode
-        self._ring = RINGS[blend_mode]
-        self._smoothing_s = SMOOTHING_S[blend_mode] if smoothing_s is None else smoothing_s
+        self._light = LightCurve.of(transfer)
+        smoothing = SMOOTHING_S[blend_mode] if smoothing_s is None else smoothing_s
+        self._colour = ColourFollower(RINGS[blend_mode], smoothing, self._light)
+        self._transfer, self._detail = DeltaTransfer(), SourceDetail()
         self._match_colour = match_colour
-        self._memory: _Memory | None = None
+        self._restorer = restorer
+
+    @property
+    def light(self) -> LightCurve:
+        """What coded values mean."""
+        return self._light
+
+    @property
+    def has_device_twin(self) -> bool:
+        """Whether ``edited_on_devices`` does the same in batches."""
+        return self.blend_mode in ("alpha", "delta") and self._restorer is None
 
     def reset(self) -> None:
-        """Forget the colour of earlier frames; call it at cuts."""
-        self._memory = None
+        """Forget the colour and the detail of earlier frames; call it at cuts."""
+        self._colour.reset()
+        self._transfer.reset()
+        self._detail.reset()
 
     def state(self) -> dict[str, NDArray]:
-        """The colour of earlier frames as arrays; empty when there is none."""
-        memory = self._memory
-        if memory is None:
-            return {}
-        return {"field": memory.field, "time_s": np.array(memory.time_s), "bounds": np.array(memory.bounds)}
+        """What is known of earlier frames as arrays; empty when there are none."""
+        return self._colour.state() | self._transfer.state() | self._detail.state()
 
     def resume(self, state: dict[str, NDArray]) -> None:
         """Remember what another compositor's ``state`` says."""
-        self._memory = None
-        if state:
-            x0, y0, x1, y1 = (int(value) for value in state["bounds"])
-            self._memory = _Memory(state["field"], float(state["time_s"]), (x0, y0, x1, y1))
+        self._colour.resume({name: array for name, array in state.items() if name in COLOUR_STATE})
+        self._transfer.resume(state)
+        self._detail.resume(state)
 
     def composite(
         self, original_frame: Frame, generated_face: NDArray, crop_region: CropRegion, face_mask: NDArray
@@ -156,26 +186,53 @@ class FaceCompositor:
             return frame
         rgb = patch.rgb
         if self._match_colour:
-            field = self._colour_field(frame, patch, free)
-            rgb = patch.rgb if field is None else apply_field(patch.rgb, field)
+            source = rgb_float_from_planes(frame, patch.bounds)
+            weight = np.ones_like(patch.alpha) if free is None else free
+            field = self._colour.update(source, rgb, patch.alpha, weight, float(frame.time_s), patch.bounds)
+            rgb = rgb if field is None else apply_field(rgb, field, self._light)
+        if self.blend_mode in SEAMS:
+            rgb, alpha = self._fitted(frame, replace(patch, rgb=rgb), free)
         return blend_patch(frame, replace(patch, rgb=rgb, alpha=alpha))
 
-    def _colour_field(self, frame: Frame, patch: FramePatch, free: NDArray[np.float32] | None) -> Field | None:
-        """This frame's colour field, smoothed over time; None while nothing is known."""
-        source = rgb_float_from_planes(frame, patch.bounds)
-        weight = np.ones_like(patch.alpha) if free is None else free
-        found = estimate_field(source, patch.rgb, patch.alpha, weight, self._ring)
-        time_s = float(frame.time_s)
-        before = self._memory
-        if before is not None and not _continues(before, time_s, patch.bounds):
-            before = None
-        if found is None:
-            return None if before is None else before.field
-        if before is not None and self._smoothing_s > 0:
-            share = np.float32(1 - math.exp(-(time_s - before.time_s) / self._smoothing_s))
-            found = (before.field + share * (found - before.field)).astype(np.float32)
-        self._memory = _Memory(found, time_s, patch.bounds)
-        return found
+    def _fitted(
+        self, frame: Frame, patch: FramePatch, free: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The patch's colours fitted to their surroundings, and the alpha to blend them with."""
+        source, alpha = rgb_float_from_planes(frame, patch.bounds), support(patch.alpha)
+        if free is None:
+            return SEAMS[self.blend_mode](patch.rgb, source, patch.alpha), alpha
+        # What stands in front is no surrounding: there the patch is its own.
+        source = np.where(free[..., None] > _HALF, source, patch.rgb)
+        return SEAMS[self.blend_mode](patch.rgb, source, patch.alpha), alpha * free
+
+    def composite_carried(
+        self, frame: Frame, carried: CarriedPatch, occlusion: OcclusionMask | None = None
+    ) -> tuple[Frame, FramePatch]:
+        """Change a frame's own pixels by what two renderings of its face differ in.
+
+        Args:
+            frame: the source frame.
+            carried: the renderings, and how skin moves between them.
+            occlusion: see ``composite_patch``.
+
+        Returns:
+            A new frame (the same one where nothing changes), and the patch that was blended into it, whose alpha
+            does not know of occluders.
+
+        Raises:
+            ValueError: when the patch or the mask does not fit the frame.
+        """
+        bounds, time_s = carried.patch.bounds, float(frame.time_s)
+        free = _free_of_occluders(frame, bounds, occlusion)
+        source = rgb_float_from_planes(frame, bounds)
+        lit = self._detail.sharpened(source, in_source_light(source, carried, free, self._light), free, time_s)
+        if self._restorer is not None:
+            rgb = restored(lit.patch.rgb, lit.rendered, self._restorer)
+            lit = replace(lit, patch=replace(lit.patch, rgb=rgb))
+        patch = self._transfer.patch(source, lit, free, time_s)
+        patch = self._detail.grainy(source, lit, patch, free, (frame.index, time_s, frame.layout))
+        seen = patch if free is None else replace(patch, alpha=patch.alpha * free)
+        return blend_patch(frame, seen), patch
 
 
 def patch_from_crop(
@@ -240,12 +297,3 @@ def _free_of_occluders(frame: Frame, bounds: Bounds, occlusion: OcclusionMask | 
         raise ValueError(f"the occlusion mask must be in frame space at {frame.size_hw}, got {found}")
     x0, y0, x1, y1 = bounds
     return 1 - occlusion.values[y0:y1, x0:x1]
-
-
-def _continues(memory: _Memory, time_s: float, bounds: Bounds) -> bool:
-    """Whether a frame goes on where the last one stopped: soon after it, and the face about where it was."""
-    ax0, ay0, ax1, ay1 = memory.bounds
-    bx0, by0, bx1, by1 = bounds
-    shared = max(min(ax1, bx1) - max(ax0, bx0), 0) * max(min(ay1, by1) - max(ay0, by0), 0)
-    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
-    return 0 <= time_s - memory.time_s <= LONGEST_GAP_S and shared / union >= SAME_FACE_IOU

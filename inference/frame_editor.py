@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +16,15 @@ from inference.jobs import EditOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource
 from modules.face_model.model import Region
+from modules.radnerfs.surface import FacePose
 from modules.radnerfs.surface_batch import FaceFrames
+from modules.structures.carried_patch import CarriedPatch
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
+from modules.video.restoration import Restorer
+
+logger = logging.getLogger(__name__)
 
 MEMORY_S = 1.6
 """How far back colour is still felt: four time constants of the compositor."""
@@ -35,6 +41,7 @@ class FrameEditor:
         renderer: of this person.
         plan: the new expression of every output frame.
         rows: ``[N]`` source frame that each output frame shows; None = frame by frame.
+        restorer: of the rendered mouth; None = none.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class FrameEditor:
         renderer: IdentityRenderer,
         plan: EditPlan,
         rows: NDArray[np.int64] | None = None,
+        restorer: Restorer | None = None,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -53,10 +61,47 @@ class FrameEditor:
         self.begins = self._cuts | ~np.concatenate([plan.edited[:1], plan.edited[:-1]])
         """bool ``[N]``: output frames before which the colour of earlier ones is forgotten."""
         end_rays_at(renderer, options.raymarching_end_threshold)
-        self.conditions = renderer.conditions(plan.expression, lle_percent=options.lle_percent)
-        self.compositor = FaceCompositor(blend_mode=options.blend_mode)
+        self.is_carried = options.blend_mode == "delta"
+        if self.is_carried and plan.is_as_shown(source.coeffs.expression[self.rows]):
+            logger.warning("face %d is driven by just the motion it shows: an identity run proves nothing", source.face)
+        self.expression = self._faded() if self.is_carried else plan.expression
+        self.conditions = renderer.conditions(self.expression, lle_percent=options.lle_percent)
+        self.shown_conditions = self._conditions_of_shown(options.lle_percent) if self.is_carried else None
+        """``[N, window, 204]`` of the tracked motion; None where nothing is carried."""
+        self.compositor = FaceCompositor(
+            blend_mode=options.blend_mode, transfer=source.info.color_tags[1], restorer=restorer
+        )
         self.region: Region = options.region
         self._last: int | None = None
+
+    def _faded(self) -> NDArray[np.float32]:
+        """``[N, E]`` the new expressions, faded into the shown ones: lips that are carried move there, not dissolve."""
+        shown = self.source.coeffs.expression[self.rows]
+        strength = self.plan.strength[:, None].astype(np.float32)
+        return np.where(strength < 1, shown + strength * (self.plan.expression - shown), self.plan.expression)
+
+    def _conditions_of_shown(self, lle_percent: float) -> torch.Tensor:
+        """``[N, window, 204]`` of the tracked motion, pulled towards the person's own as the new one is.
+
+        Only so two equal motions give equal renderings.
+        """
+        return self.renderer.conditions(self.source.coeffs.expression[self.rows], lle_percent=lle_percent)
+
+    def carried(self, number: int) -> CarriedPatch | None:
+        """Output frame ``number`` rendered as it is shown and as it is to be; None where its region is out of sight.
+
+        Raises:
+            ValueError: the blend mode needs no such thing.
+        """
+        if self.shown_conditions is None:
+            raise ValueError("only blend mode delta carries the source's pixels")
+        coeffs, row = self.source.coeffs, int(self.rows[number])
+        new, old = (
+            FacePose(coeffs.identity, expression, coeffs.euler[row], coeffs.translation[row])
+            for expression in (self.expression[number], coeffs.expression[row])
+        )
+        windows = torch.stack([self.conditions[number], self.shown_conditions[number]])
+        return self.renderer.render_motion(new, old, coeffs.camera, windows, self.region)
 
     def patch(self, number: int) -> FramePatch:
         """The rendered region of output frame ``number`` with its alpha, edit strength included."""
@@ -102,7 +147,7 @@ class FrameEditor:
 
     def remember_colour(self, frame: Frame) -> None:
         """Let the colour of ``frame`` count for a later one, as if the frames between had been edited too."""
-        self.compositor.composite_patch(frame, self.patch(frame.index), self.occlusion(frame.index))
+        self._composited(frame)
         self._last = None
 
     def colour_rows(self, times_s: NDArray[np.float64], number: int) -> list[int]:
@@ -111,14 +156,30 @@ class FrameEditor:
             return []
         return colour_memory(times_s, self.plan.edited, number, self._cuts)
 
-    def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]:
-        """The frame, numbered as the output's, with new lips; the patch put in and what was kept in front of it."""
+    def edit(self, frame: Frame, carried: CarriedPatch | None = None) -> tuple[Frame, FramePatch, OcclusionMask | None]:
+        """The frame with new lips; the patch put in and what was kept in front of it.
+
+        Args:
+            frame: numbered as the output's.
+            carried: what ``carried`` says of it, when somebody has asked already.
+        """
         number = frame.index
         is_next = self._last is None or number == self._last + 1
         if not is_next or self._cuts[number]:
             self.compositor.reset()
         self._last = number
-        patch, occlusion = self.patch(number), self.occlusion(number)
+        return self._composited(frame, carried)
+
+    def _composited(
+        self, frame: Frame, carried: CarriedPatch | None = None
+    ) -> tuple[Frame, FramePatch, OcclusionMask | None]:
+        number, occlusion = frame.index, self.occlusion(frame.index)
+        if self.is_carried:
+            carried = carried or self.carried(number)
+            if carried is None:
+                return frame, _nothing(), occlusion
+            return *self.compositor.composite_carried(frame, carried, occlusion), occlusion
+        patch = self.patch(number)
         return self.compositor.composite_patch(frame, patch, occlusion), patch, occlusion
 
     def state(self) -> dict[str, NDArray]:
@@ -130,6 +191,10 @@ class FrameEditor:
         """Go on as the editor whose ``state`` this is."""
         self._last = int(state["last"]) if "last" in state else None
         self.compositor.resume({name: array for name, array in state.items() if name != "last"})
+
+
+def _nothing() -> FramePatch:
+    return FramePatch((0, 0, 1, 1), np.zeros((1, 1, 3), np.float32), np.zeros((1, 1), np.float32))
 
 
 def final_alpha(patch: FramePatch, occlusion: OcclusionMask | None) -> NDArray[np.float32]:

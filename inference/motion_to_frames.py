@@ -6,6 +6,7 @@ Reads: a person's checkpoint. Nothing outside the asked region is rendered.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.antialias import render_window
 from modules.radnerfs.patch_renderer import PatchRenderer
+from modules.radnerfs.skin_motion import FaceInMotion, SkinMotion, lip_distance, margin_of_motion, skin_motion
 from modules.radnerfs.surface import (
     LEAST_KNOWN,
     FacePose,
     PosedMesh,
+    SurfaceHits,
     edge_radius_px,
     project_mesh,
     region_bounds,
@@ -31,8 +34,9 @@ from modules.radnerfs.surface import (
     surface_hits,
     view_quality,
 )
-from modules.radnerfs.surface_batch import MARGIN_EDGES, MARGIN_PX, FaceFrames
+from modules.radnerfs.surface_batch import MARGIN_EDGES, MARGIN_PX, FaceFrames, posed_meshes
 from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
+from modules.structures.carried_patch import CarriedPatch
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import FramePatch
 from tasks.postnet.postnet import load_postnet
@@ -77,6 +81,7 @@ class IdentityRenderer:
         self._warned_of_size = not warn_of_size
         self._patch_renderer: PatchRenderer | None = None
         self._postnet = None if postnet_ckpt is None else load_postnet(postnet_ckpt, version)
+        self._from_lips = lip_distance(face_model)
 
     def conditions(self, expression: NDArray[np.float32], lle_percent: float = 0.0) -> Tensor:
         """Condition windows ``[T, window, 204]`` of a whole motion; row t goes to ``render_patch`` of frame t.
@@ -165,7 +170,7 @@ class IdentityRenderer:
         return FramePatch(bounds, rgb, alpha)
 
     def render_patches(
-        self, frames: FaceFrames, cond_windows: Tensor, region: Region = "lower_face"
+        self, frames: FaceFrames, cond_windows: Tensor, region: Region = "lower_face", *, everything: bool = False
     ) -> list[DevicePatch]:
         """Render a region of ``B`` frames at once, on the person's device and without waiting for it.
 
@@ -175,6 +180,7 @@ class IdentityRenderer:
             frames: the frames.
             cond_windows: ``[B, window, 204]``, rows of ``conditions``.
             region: what to replace.
+            everything: see ``PatchRenderer.render``.
 
         Returns:
             A patch per frame, see ``render_patch``; the rows of a patch are not adjacent in memory.
@@ -183,7 +189,114 @@ class IdentityRenderer:
             self._check_size(float(camera[0, 0]), place)
         if self._patch_renderer is None:
             self._patch_renderer = PatchRenderer(self.person, self.face_model)
-        return self._patch_renderer.render(frames, cond_windows, region)
+        return self._patch_renderer.render(frames, cond_windows, region, everything=everything)
+
+    def render_everything(self, frames: FaceFrames, cond_windows: Tensor, region: Region) -> list[DevicePatch]:
+        """As ``render_patches``, but all that a difference of motions in ``region`` may need, with an alpha of 0 or 1.
+
+        Args:
+            frames: without what they show: each row is a face by itself.
+            cond_windows: see ``render_patches``.
+            region: that may change.
+        """
+        painted: Region = "lower_face" if region == "mouth" else region
+        return self.render_patches(frames, cond_windows, painted, everything=True)
+
+    def motion_windows(self, frames: FaceFrames, region: Region) -> tuple[NDArray[np.int64], Tensor]:
+        """The windows that ``render_motion`` looks at, and the meshes in them.
+
+        Args:
+            frames: ``B`` frames with what they show.
+            region: what may change.
+
+        Returns:
+            Bounds int64 ``[B, 4]`` x0, y0, x1, y1 px, all 0 where the region lies outside the frame; and head-space
+            vertices float32 ``[2·B, V, 3]`` dm on the CPU, those of the new expressions first.
+        """
+        meshes, count = posed_meshes(self.face_model, frames), len(frames)
+        bounds = np.zeros((count, 4), np.int64)
+        for row, edge_px in enumerate(frames.edge_px):
+            new, old = meshes[row], meshes[count + row]
+            margin_px = margin_of_motion(self.face_model, new, old, float(edge_px))
+            bounds[row] = self._bounds(new, old, region, frames.size_wh, margin_px) or (0, 0, 0, 0)
+        return bounds, torch.from_numpy(np.stack([mesh.head for mesh in meshes]))
+
+    def render_motion(
+        self,
+        new: FacePose,
+        old: FacePose,
+        camera: CameraIntrinsics,
+        cond_windows: Tensor,
+        region: Region = "lower_face",
+        made: Sequence[FramePatch] | None = None,
+    ) -> CarriedPatch | None:
+        """Render a region under a new expression and under the one that the frame shows, and how skin moves between.
+
+        Args:
+            new: what is to be shown.
+            old: what is shown; the same head in the same place.
+            camera: of the frame.
+            cond_windows: ``[2, window, 204]`` rows of ``conditions`` of both, the new one first.
+            region: what may change.
+            made: both renderings, the new one first, when they are there already; None = they are made here.
+
+        Returns:
+            None where the region lies outside the frame.
+        """
+        matrix, size_wh = camera.matrix(), (camera.width, camera.height)
+        meshes = [project_mesh(self.face_model, pose, matrix) for pose in (new, old)]
+        radius_px = edge_radius_px(matrix, new.translation)
+        margin_px = margin_of_motion(self.face_model, meshes[0], meshes[1], radius_px)
+        bounds = self._bounds(meshes[0], meshes[1], region, size_wh, margin_px)
+        if bounds is None:
+            return None
+        self._check_size(camera.fx, new.translation)
+        hits = [
+            surface_hits(self.face_model, pose, matrix, bounds, region, mesh)
+            for pose, mesh in zip((new, old), meshes, strict=True)
+        ]
+        motion = skin_motion(
+            self.face_model, FaceInMotion(hits[0], hits[1], meshes[0], meshes[1], radius_px), self._from_lips
+        )
+        known = self.person.known(hits[1].canonical, view_quality(self.face_model, meshes[1], hits[1], radius_px))
+        if made is None and self.person.device.type == "cuda":
+            made = self._on_device((new, old), camera, cond_windows, region)
+        if made is not None:
+            images = [_over_window(patch, bounds) for patch in made]
+        else:
+            images = [
+                self._window(pose, matrix, hit, window)
+                for pose, hit, window in zip((new, old), hits, cond_windows, strict=True)
+            ]
+        return _carried(images, motion, known, bounds, radius_px)
+
+    def _window(
+        self, pose: FacePose, matrix: NDArray[np.float64], hits: SurfaceHits, cond_window: Tensor
+    ) -> NDArray[np.float32]:
+        """The region of a window, ``[h, w, 3]``."""
+        with torch.inference_mode():
+            condition = self.person.encode(cond_window[None].to(self.person.device))[0]
+        wanted = region_weight(self.face_model, hits, "lower_face") > 0
+        return render_window(self.person, self.face_model, pose, matrix, hits, wanted | (hits.weight > 0), condition)
+
+    def _on_device(
+        self,
+        poses: tuple[FacePose, FacePose],
+        camera: CameraIntrinsics,
+        cond_windows: Tensor,
+        region: Region,
+    ) -> list[FramePatch]:
+        """Both poses' renderings, by ``render_patches``."""
+        both = np.stack([pose.expression for pose in poses])
+        frames = FaceFrames(
+            identity=poses[0].identity,
+            expression=both,
+            euler=np.repeat(poses[0].euler[None], 2, axis=0),
+            translation=np.repeat(poses[0].translation[None], 2, axis=0),
+            cameras=np.tile(camera.matrix(), (2, 1, 1)),
+            size_wh=(camera.width, camera.height),
+        )
+        return [patch.to_patch() for patch in self.render_everything(frames, cond_windows, region)]
 
     def _bounds(
         self,
@@ -209,3 +322,31 @@ class IdentityRenderer:
             logger.warning(
                 "the face is %.1f times larger than in training: it will look soft; train on this video", magnification
             )
+
+
+def _over_window(patch: FramePatch, bounds: Bounds) -> NDArray[np.float32]:
+    """A patch's colours over a window ``[h, w, 3]``, black where it has none."""
+    x0, y0, x1, y1 = bounds
+    image = np.zeros((y1 - y0, x1 - x0, 3), np.float32)
+    left, top, right, bottom = patch.bounds
+    ax0, ay0, ax1, ay1 = max(left, x0), max(top, y0), min(right, x1), min(bottom, y1)
+    if ax0 < ax1 and ay0 < ay1:
+        image[ay0 - y0 : ay1 - y0, ax0 - x0 : ax1 - x0] = patch.rgb[ay0 - top : ay1 - top, ax0 - left : ax1 - left]
+    return image
+
+
+def _carried(
+    images: list[NDArray[np.float32]], motion: SkinMotion, known: NDArray[np.float32], bounds: Bounds, edge_px: float
+) -> CarriedPatch:
+    """Both renderings (the new one first) with the motion; ``known [h, w]`` says how far the second is believed."""
+    return CarriedPatch(
+        patch=FramePatch(bounds, images[0], motion.region),
+        shown=images[1],
+        flow=motion.flow,
+        rendered=motion.rendered,
+        paintable=motion.paintable,
+        compared=motion.compared * known,
+        matched=motion.matched * known,
+        mouth_shown=motion.mouth_shown,
+        edge_px=edge_px,
+    )

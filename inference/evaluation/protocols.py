@@ -47,6 +47,10 @@ LEAKAGE_S = 20.0
 OF_SOURCE = "the video itself, untouched"
 RETRIEVED = "the training frame nearest in lip shape, warped onto the {}"
 NO_SPEECH = "the video has no speech of its own, or it was not to be used"
+RENDERED_ONLY = (
+    "Blended with alpha: delta transfer changes a frame's own pixels, which here are the true picture of what is asked "
+    "for; tasks/evaluate_transfer measures it."
+)
 NO_TRUTH = "There is no true picture of these lips, so no row is compared with one."
 
 
@@ -108,6 +112,8 @@ def self_reenactment(
     notes: Sequence[str],
 ) -> Path:
     """Paint the held-out frames of ``persons``, one block each, in all the ways that say what a figure is worth."""
+    if job.blend_mode == "delta":
+        job, notes = replace(job, blend_mode="alpha"), (*notes, RENDERED_ONLY)
     cast = Cast(job, source, persons)
     held_out = [np.flatnonzero(person.split.is_held_out) for person in persons]
     block = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(held_out)])

@@ -102,13 +102,17 @@ class PatchRenderer:
         self._graphs = GraphCache(self.device) if graphs and recordable else None
         self._shapes: dict[int, WindowShape] = {}
 
-    def render(self, frames: FaceFrames, cond_windows: Tensor, region: Region) -> list[DevicePatch]:
+    def render(
+        self, frames: FaceFrames, cond_windows: Tensor, region: Region, *, everything: bool = False
+    ) -> list[DevicePatch]:
         """Render a region of ``B`` frames.
 
         Args:
             frames: the frames.
             cond_windows: float32 ``[B, window, 204]`` on the CPU, z-scored.
             region: what to replace.
+            everything: paint all of the region that the heads show, with an alpha of 0 or 1: not less of what training
+                knew badly, and without a soft edge.
 
         Returns:
             One patch per frame, views of one padded batch: rows are not adjacent. One transparent pixel where the
@@ -119,7 +123,7 @@ class PatchRenderer:
         """
         patches: dict[int, DevicePatch] = {}
         for batch in self.batches(frames, cond_windows, region):
-            rgb, alpha = self._run(batch)
+            rgb, alpha = self._run(batch, everything)
             for place, row in enumerate(batch.rows):
                 x0, y0, x1, y1 = box = batch.windows.box(place)
                 size = slice(y1 - y0), slice(x1 - x0)
@@ -171,23 +175,25 @@ class PatchRenderer:
         empty = torch.zeros(1, 1, 4, device=self.device)
         return DevicePatch((0, 0, 1, 1), empty[..., :3], empty[..., 3])
 
-    def _run(self, batch: PatchBatch) -> tuple[Tensor, Tensor]:
+    def _run(self, batch: PatchBatch, everything: bool) -> tuple[Tensor, Tensor]:
         """Colours ``[B, H, W, 3]`` and alpha ``[B, H, W]``."""
 
         def work(inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            return self.paint(batch.face, frame_tensors(inputs), inputs["windows"], batch.shape)
+            frames = frame_tensors(inputs)
+            return self.paint(batch.face, frames, inputs["windows"], batch.shape, everything=everything)
 
         with torch.no_grad():
             if self._graphs is None:
                 rgb, alpha = work(upload(batch.arrays, self.device))
             else:
-                key = (id(batch.face), batch.shape, *(a.shape for a in batch.arrays.values()))
+                key = (id(batch.face), batch.shape, everything, *(a.shape for a in batch.arrays.values()))
                 rgb, alpha = self._graphs.run(key, work, batch.arrays)
         return rgb, alpha
 
     def paint(
-        self, face: FaceTables, frames: FrameTensors, windows: Tensor, shape: WindowShape, mark: Mark = no_mark
-    ) -> tuple[Tensor, Tensor]:
+        self, face: FaceTables, frames: FrameTensors, windows: Tensor, shape: WindowShape, mark: Mark = no_mark,
+        *, everything: bool = False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The device's work on a batch.
 
         Args:
@@ -196,11 +202,12 @@ class PatchRenderer:
             windows: ``[B, window, 204]`` on the device.
             shape: padded sizes.
             mark: told when a step's work is queued.
+            everything: see ``render``.
 
         Returns:
             float32 colours ``[B, H, W, 3]`` and alpha ``[B, H, W]``, both 0 beyond a frame's own window.
         """
-        painting = self.prepare(face, frames, shape, mark)
+        painting = self.prepare(face, frames, shape, mark, everything=everything)
         colours = self._shader.shade(painting.samples, encode_conditions(self.person, windows))
         mark("shading")
         image = self._ops.assemble(colours, painting.samples, painting.jumps, frames, FINER)
@@ -210,11 +217,15 @@ class PatchRenderer:
         mark("picture")
         return image, alpha
 
-    def prepare(self, face: FaceTables, frames: FrameTensors, shape: WindowShape, mark: Mark = no_mark) -> Painting:
+    def prepare(
+        self, face: FaceTables, frames: FrameTensors, shape: WindowShape, mark: Mark = no_mark, *,
+        everything: bool = False,
+    ) -> Painting:  # fmt: skip
         """Everything but the colours; arguments as for ``paint``."""
         ops = self._ops
         surface, screen, head = self._cast(face, frames, shape, mark)
-        alpha = self._alpha(face, frames, surface)
+        shown = surface.seen & (surface.weight > 0)
+        alpha = shown.float() if everything else self._alpha(face, frames, surface)
         mark("alpha")
         jumps = ops.mouth_jumps(surface, alpha, JUMP_DM)
         origin = frames.sizes[:, SIZE_MOUTH : SIZE_MOUTH + 2]

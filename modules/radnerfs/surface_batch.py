@@ -15,7 +15,7 @@ from torch import Tensor
 from modules.face_model.mesh_renderer import Bounds, vertex_normals
 from modules.face_model.model import LABEL_MEMBRANE, FaceModel, Region
 from modules.radnerfs.person import PersonField
-from modules.radnerfs.surface import EDGE_DM, SILHOUETTE_EDGES, TEETH_ROOM_DM
+from modules.radnerfs.surface import EDGE_DM, SILHOUETTE_EDGES, TEETH_ROOM_DM, PosedMesh
 from modules.radnerfs.surface_tensors import SIZES, FaceTables, FrameTensors
 from modules.structures.cameras import CAMERA_DISTANCE, rotation_matrices
 
@@ -223,6 +223,25 @@ def _limits(pixels: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         low = torch.where(usable, pixels, torch.inf).amin(dim=2).numpy()
         high = torch.where(usable, pixels, -torch.inf).amax(dim=2).numpy()
     return np.floor(low.astype(np.float64)), np.ceil(high.astype(np.float64))
+
+
+def posed_meshes(face_model: FaceModel, frames: FaceFrames) -> list[PosedMesh]:
+    """``surface.project_mesh`` of all meshes of some frames, those of the new expressions first.
+
+    Args:
+        face_model: CPU model.
+        frames: ``B`` frames.
+    """
+    expressions = torch.from_numpy(np.ascontiguousarray(frames.meshes, dtype=np.float32))
+    identity = torch.as_tensor(np.asarray(frames.identity), dtype=torch.float32)
+    with torch.no_grad():
+        head = face_model.vertices(identity, expressions).numpy()
+    meshes, matrices = [], Views.of(frames).pixel_from_head
+    for number, vertices_dm in enumerate(head):
+        matrix = matrices[number % len(frames)]
+        seen = vertices_dm.astype(np.float64) @ matrix[:, :3].T + matrix[:, 3]
+        meshes.append(PosedMesh(seen[:, :2] / seen[:, 2:], seen[:, 2], vertices_dm))
+    return meshes
 
 
 def face_tables(

@@ -157,23 +157,46 @@ def blend_patch(frame: Frame, patch: FramePatch) -> Frame:
     x0, y0, x1, y1 = patch.bounds
     if x1 > width or y1 > height:
         raise ValueError(f"patch {patch.bounds} reaches outside the {width}x{height} frame")
-    covered = patch.alpha > 0
-    if not covered.any():
+    seen = _seen(patch)
+    if seen is None:
         return frame
-    rgb = np.clip(patch.rgb, 0.0, 1.0)
-    rgb[~covered] = 0
-    codes = _planes_from_rgb(rgb, frame.layout)
+    rgb = np.ascontiguousarray(np.clip(seen.rgb, 0.0, 1.0))  # a renderer may hand over planes, turned
+    covered = (seen.alpha > 0).astype(np.uint8)
+    codes = _planes_from_rgb(np.asarray(cv2.copyTo(rgb, covered, np.zeros_like(rgb)), np.float32), frame.layout)
     luma, blue, red = (plane.copy() for plane in frame.planes)
-    dtype, largest = luma.dtype, largest_code(frame.layout)
-    window = luma[y0:y1, x0:x1]
-    window[:] = np.rint(window + patch.alpha * (codes[..., 0] - window)).astype(dtype)
-    canvas = _ChromaCanvas.around(patch.bounds, frame)
-    alpha = canvas.at_sites(patch.alpha)
-    for plane, k in ((blue, 1), (red, 2)):
+    x0, y0, x1, y1 = seen.bounds
+    luma[y0:y1, x0:x1] = _mixed(luma[y0:y1, x0:x1], codes[..., 0], seen.alpha)
+    canvas = _ChromaCanvas.around(seen.bounds, frame)
+    shares = cv2.merge([seen.alpha, *(cv2.multiply(codes[..., k], seen.alpha) for k in (1, 2))])
+    alpha, *colours = cv2.split(canvas.at_sites(np.asarray(shares, np.float32)))
+    for plane, colour in zip((blue, red), colours, strict=True):
         window = canvas.window(plane, alpha.shape)
-        blended = window + (canvas.at_sites(patch.alpha * codes[..., k]) - alpha * window)
-        window[:] = np.where(alpha > 0, np.clip(np.rint(blended), 0, largest), window).astype(dtype)
+        blended = window + (colour - alpha * window)
+        blended = np.clip(np.rint(blended), 0, largest_code(frame.layout))
+        window[:] = np.where(alpha > 0, blended, window).astype(plane.dtype)
     return replace(frame, planes=(luma, blue, red))
+
+
+def _seen(patch: FramePatch) -> FramePatch | None:
+    """The smallest part of a patch that holds all of its alpha; None where there is none."""
+    covered = patch.alpha > 0
+    rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
+    if not len(rows):
+        return None
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    x0, y0 = patch.bounds[:2]
+    return FramePatch(
+        (x0 + left, y0 + top, x0 + right, y0 + bottom),
+        patch.rgb[top:bottom, left:right],
+        patch.alpha[top:bottom, left:right],
+    )
+
+
+def _mixed(samples: NDArray, codes: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray:
+    """Samples ``[h, w]`` with ``alpha`` of other codes, rounded once."""
+    change = cv2.multiply(cv2.subtract(codes, samples, dtype=cv2.CV_32F), alpha)
+    depth = cv2.CV_8U if samples.dtype == np.uint8 else cv2.CV_16U
+    return np.asarray(cv2.add(change, samples, dtype=depth), samples.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +222,7 @@ class _ChromaCanvas:
         return cls(patch, (left, top, right, bottom), frame.layout)
 
     def at_sites(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Patch values ``[h, w]``, 0 around them, as means at the chroma sites of the canvas."""
+        """Patch values ``[h, w, ...]``, 0 around them, as means at the chroma sites of the canvas."""
         x0, y0, x1, y1 = self.patch
         left, top, right, bottom = self.canvas
         padding = (y0 - top, bottom - y1, x0 - left, right - x1)
@@ -286,7 +309,7 @@ def site_offset(layout: PlaneLayout) -> tuple[float, float]:
 
 
 def _site_mean(values: NDArray[np.float32], layout: PlaneLayout) -> NDArray[np.float32]:
-    """Mean of ``[h, w]`` over one chroma sample's area centred on each chroma site."""
+    """Mean of ``[h, w, ...]`` over one chroma sample's area centred on each chroma site."""
     offsets = site_offset(layout)
     for axis, (shift, offset) in enumerate(zip(layout.chroma_shift[::-1], offsets[::-1], strict=True)):
         if shift:
@@ -297,8 +320,9 @@ def _site_mean(values: NDArray[np.float32], layout: PlaneLayout) -> NDArray[np.f
 def _halved(values: NDArray[np.float32], axis: int, offset: float) -> NDArray[np.float32]:
     """Mean over windows two pixels wide centred at ``offset + 2k`` along ``axis``; edge values continue outside."""
     odd = values.shape[axis] % 2
-    padding = [(1, 1 + odd) if a == axis else (0, 0) for a in range(values.ndim)]
-    padded = np.moveaxis(np.pad(values, padding, mode="edge"), axis, 0)  # pixel i is row i + 1
+    margins = (1, 1 + odd, 0, 0) if axis == 0 else (0, 0, 1, 1 + odd)
+    padded = cv2.copyMakeBorder(values, *margins, cv2.BORDER_REPLICATE)
+    padded = np.moveaxis(np.asarray(padded, np.float32), axis, 0)  # pixel i is row i + 1
     count = (values.shape[axis] + odd) // 2
     mean = sum(np.float32(w) * padded[k : k + 2 * count - 1 : 2] for k, w in enumerate(SITE_WEIGHTS[offset]) if w)
     return np.moveaxis(np.asarray(mean), 0, axis)

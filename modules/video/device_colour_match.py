@@ -12,18 +12,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modules.video.colour_follow import NO_CHANGE
 from modules.video.colour_match import (
     DIRICHLET,
     FIELD_SIZE,
     GRID,
+    LEAST_SPREAD,
     MAX_LOG_GAIN,
     NEARLY_NOTHING,
     PASSES,
-    PIVOT,
     RingConfig,
     grid_size,
 )
 from modules.video.device_planes import Windows, host_buffer
+from modules.video.linear_light import BT709, LightCurve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +54,13 @@ class Placement:
 
 
 def estimate_fields(
-    source: Tensor, patch: Tensor, alpha: Tensor, weight: Tensor | None, placement: Placement, ring: RingConfig
+    source: Tensor,
+    patch: Tensor,
+    alpha: Tensor,
+    weight: Tensor | None,
+    placement: Placement,
+    ring: RingConfig,
+    light: LightCurve = BT709,
 ) -> tuple[Tensor, Tensor]:
     """``colour_match.estimate_field`` for each patch of a batch.
 
@@ -63,6 +71,7 @@ def estimate_fields(
         weight: ``[B, H, W]`` 0..1, how far a pixel may be compared; None = fully.
         placement: of the patches.
         ring: which pixels count.
+        light: what coded values mean.
 
     Returns:
         Fields ``[B, 3, FIELD_SIZE, FIELD_SIZE]`` (0 where nothing was found) and bool ``[B]``, whether enough pixels
@@ -73,30 +82,41 @@ def estimate_fields(
     inside = trusted > 0.05
     found = inside.sum((1, 2)) >= ring.min_pixels
     trusted = torch.where(inside, trusted, 0)
-    ratio, mass = _cells(source, torch.where(inside[:, None], patch, 0), trusted, placement)
+    ratio, mass = _cells(source, torch.where(inside[:, None], patch, 0), trusted, placement, light)
     known = mass > NEARLY_NOTHING
-    field = _median(ratio, known)[..., None, None].expand_as(ratio)
+    common = _median(ratio, known)[..., None, None]
+    field = common.expand_as(ratio)
     for number in range(PASSES):
         agreement = _agreement(ratio - field, known, ring.outlier)
         kept = mass * torch.where(agreement < ring.dropped, 0, agreement)
         stiffness = ring.stiffness if number == PASSES - 1 else max(ring.stiffness, 1.0)
-        field = membranes(ratio, kept, stiffness, placement.cells)
+        field = common + membranes(ratio - common, kept, stiffness, placement.cells, ring.screen)
     rows, columns = (_stretch(cells, FIELD_SIZE, GRID) for cells in placement.cells)
     sized = _resampled(field, rows, columns).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN)
     return torch.where(found[:, None, None, None], sized, 0), found
 
 
-def apply_fields(patch: Tensor, fields: Tensor, placement: Placement) -> Tensor:
-    """The patches ``[B, 3, H, W]`` in 0..1 with the gains of ``fields`` ``[B, 3, S, S]`` applied."""
+def apply_fields(patch: Tensor, fields: Tensor, placement: Placement, light: LightCurve = BT709) -> Tensor:
+    """The patches ``[B, 3, H, W]`` in 0..1 with the gains of ``fields`` ``[B, 3, S, S]`` put on their light."""
     maps = []
     for axis, length in enumerate(patch.shape[2:]):
         at = torch.arange(length, device=patch.device) + 0.5 - placement.offset[axis][:, None]
         maps.append(_hats(at * (FIELD_SIZE / placement.size[axis][:, None]) - 0.5, FIELD_SIZE))
-    gains = _resampled(fields.exp(), *maps)
-    return ((patch + PIVOT) * gains - PIVOT).clamp_(0, 1)
+    factors = _resampled((fields * light.exponent).exp(), *maps)
+    return ((patch + light.offset) * factors - light.offset).clamp_(0, 1)
 
 
-def membranes(values: Tensor, mass: Tensor, stiffness: float, cells: Tensor) -> Tensor:
+def followed(before: Tensor, found: Tensor, share: Tensor) -> Tensor:
+    """``colour_follow.followed`` on fields ``[3, S, S]``; ``share`` is a tensor of one number."""
+    change = found - before
+    common = change.mean((1, 2), keepdim=True)
+    agreed = common.square().sum()
+    scatter = change.var((1, 2), correction=0).sum()
+    trust = agreed / (agreed + scatter).clamp(min=NO_CHANGE)
+    return before + share * change + (1 - share) * trust * common
+
+
+def membranes(values: Tensor, mass: Tensor, stiffness: float, cells: Tensor, screen: float = 0.0) -> Tensor:
     """``colour_match.membrane`` on each grid of a batch.
 
     Args:
@@ -104,6 +124,7 @@ def membranes(values: Tensor, mass: Tensor, stiffness: float, cells: Tensor) -> 
         mass: ``[B, G, G]`` >= 0.
         stiffness: 0 keeps the known values.
         cells: ``[2, B]`` rows and columns that each grid really has; the others come out as 0.
+        screen: see there.
     """
     size = mass.shape[-1]
     index = torch.arange(size, device=mass.device)
@@ -118,7 +139,7 @@ def membranes(values: Tensor, mass: Tensor, stiffness: float, cells: Tensor) -> 
     diagonal[:, :, 1:] += right[:, :, :-1]
     diagonal[:, 1:] += down[:, :-1]
     exists = in_rows[:, :, None] & in_columns[:, None, :]
-    diagonal = torch.where(exists, diagonal + NEARLY_NOTHING, 1.0)
+    diagonal = torch.where(exists, diagonal + max(stiffness * screen, NEARLY_NOTHING), 1.0)
     blocks = torch.diag_embed(diagonal) - torch.diag_embed(right[..., :-1], 1) - torch.diag_embed(right[..., :-1], -1)
     known = torch.where((mass > 0)[:, None], values.double(), 0) * hold[:, None]
     solved = _solve_rows(blocks, torch.diag_embed(-down[:, :-1]), known.permute(0, 2, 3, 1))
@@ -159,8 +180,10 @@ def _solve_rows(blocks: Tensor, links: Tensor, right: Tensor) -> Tensor:
     return solved
 
 
-def _cells(source: Tensor, patch: Tensor, trusted: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-    """Log ratio of the mean colours of each cell ``[B, 3, G, G]`` and how well it is known ``[B, G, G]``."""
+def _cells(
+    source: Tensor, patch: Tensor, trusted: Tensor, placement: Placement, light: LightCurve
+) -> tuple[Tensor, Tensor]:
+    """Log ratio of the light of each cell ``[B, 3, G, G]`` and how well it is known ``[B, G, G]``."""
     weight = trusted[:, None]
     layers = torch.cat([source * weight, patch * weight, weight], 1)
     rows, columns = (
@@ -170,7 +193,8 @@ def _cells(source: Tensor, patch: Tensor, trusted: Tensor, placement: Placement)
     means = _resampled(layers, rows, columns)
     mass = means[:, 6]
     of_source, of_patch = (means[:, :6] / mass.clamp(min=NEARLY_NOTHING)[:, None]).split(3, 1)
-    return ((of_source + PIVOT) / (of_patch.clamp(0, 1) + PIVOT)).log(), mass
+    ratio = (of_source + light.offset) / (of_patch.clamp(0, 1) + light.offset)
+    return ratio.log() / light.exponent, mass
 
 
 def _areas(offset: Tensor, size: Tensor, cells: Tensor, length: int) -> Tensor:
@@ -212,5 +236,5 @@ def _median(values: Tensor, known: Tensor) -> Tensor:
 def _agreement(residual: Tensor, known: Tensor, outlier: float) -> Tensor:
     """Cauchy weights ``[B, G, G]`` of how near each known cell is to the field."""
     distance = residual.square().sum(1).sqrt()
-    spread = (1.4826 * _median(distance[:, None], known)).clamp(min=0.02)[..., None]
+    spread = (1.4826 * _median(distance[:, None], known)).clamp(min=LEAST_SPREAD)[..., None]
     return 1 / (1 + (distance / (outlier * spread)).square())

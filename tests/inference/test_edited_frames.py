@@ -51,7 +51,7 @@ class UploadingRenderer(IdentityRenderer):
 def scene(tmp_path_factory, demo_dir):
     """Makes editors; and the frames."""
     run = tiny_run(tmp_path_factory.getbasetemp() / "tiny_run")
-    job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4")
+    job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4", blend_mode="alpha")
     with own_folders(run.root):
         source = mouth_in_view(seen_from("hands", open_source(run.clip, silent)))
     plan = plan_video(source, predict_motion(job, load_audio_16k(run.speech)))

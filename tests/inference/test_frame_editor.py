@@ -35,7 +35,8 @@ def run(tmp_path_factory, demo_dir):
 @pytest.fixture(scope="module")
 def scene(run):
     """(job, source, renderer, plan, some frames)."""
-    job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4")
+    files = (run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4")
+    job = ArbitraryJob(*files, blend_mode="alpha")  # whose colours follow the frames before; for delta see below
     with own_folders(run.root):
         source = mouth_in_view(seen_from("hands", open_source(run.clip, silent)))
     plan = plan_video(source, predict_motion(job, load_audio_16k(run.speech)))
@@ -158,3 +159,51 @@ def test_the_alpha_that_counts_is_what_is_seen():
     values[1:4, 2:4], values[0, 0] = 1, 1
     seen = final_alpha(patch, OcclusionMask(values, "frame", np.zeros((0, 21, 2), np.float32)))
     assert not seen[:, :2].any() and np.array_equal(seen[:, 2:], alpha[:, 2:])
+
+
+def carrying(scene, plan=None, **changes):
+    """An editor that carries the source's pixels."""
+    job, source, renderer, planned, _ = scene
+    return FrameEditor(replace(job, blend_mode="delta", **changes), source, renderer, plan or planned)
+
+
+def test_carried_lips_change_the_mouth_and_nothing_outside_the_alpha(scene):
+    *_, frames = scene
+    made, patch, occlusion = carrying(scene).edit(frames[0])
+    x0, y0, x1, y1 = patch.bounds
+    alpha = np.zeros(frames[0].size_hw, np.float32)
+    alpha[y0:y1, x0:x1] = final_alpha(patch, occlusion)
+    assert alpha.max() == 1
+    assert np.array_equal(made.planes[0][alpha == 0], frames[0].planes[0][alpha == 0])
+    assert np.abs(made.planes[0].astype(int) - frames[0].planes[0])[alpha == 1].max() > 10
+
+
+def test_carrying_the_motion_that_is_shown_changes_no_sample_and_says_so(scene, caplog):
+    _, source, _, plan, frames = scene
+    same = replace(plan, expression=source.coeffs.expression.copy())
+    one = carrying(scene, same)
+    assert is_same_picture(one.edit(frames[0])[0], frames[0])
+    assert "identity run" in caplog.text
+
+
+def test_a_carried_edit_fades_by_moving_the_lips_not_by_showing_two_mouths(scene):
+    _, source, _, plan, _ = scene
+    strength = plan.spans.strength.copy()
+    strength[FIRST] = 0.25
+    faded = carrying(scene, replace(plan, spans=replace(plan.spans, strength=strength)))
+    shown = source.coeffs.expression[FIRST]
+    np.testing.assert_allclose(faded.expression[FIRST], shown + 0.25 * (plan.expression[FIRST] - shown), atol=1e-6)
+    patches = [one.carried(FIRST) for one in (carrying(scene), faded)]
+    whole, part = (np.abs(patch.flow).max() for patch in patches if patch is not None)
+    assert 0.1 * whole < part < 0.5 * whole
+
+
+def test_an_editor_that_carries_goes_on_exactly_where_another_was(scene):
+    *_, frames = scene
+    first = carrying(scene)
+    first.edit(frames[0])
+    second = carrying(scene)
+    second.resume(first.state())
+    assert is_same_picture(second.edit(frames[1])[0], first.edit(frames[1])[0])
+    with pytest.raises(ValueError, match="delta"):
+        FrameEditor(scene[0], *scene[1:4]).carried(FIRST)

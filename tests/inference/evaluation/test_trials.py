@@ -62,7 +62,7 @@ def acted(run, source):
     """A row in which the tiny person opens its jaw, played as two persons, one per block."""
     expression = source.coeffs.expression.copy()
     expression[:, ARKIT_NAMES.index("jawOpen")] = 0.5
-    job = EvaluationJob(run.clip, run.root / "report")
+    job = EvaluationJob(run.clip, run.root / "report", blend_mode="alpha")  # as of every self-reenactment
     renderer = IdentityRenderer(run.identity, source.face_model, "cpu")
     editors = {block: FrameEditor(job, source, renderer, full_plan(source, expression)) for block in (0, 1)}
     return RowPlan("acted", "", is_result=True, painter=PersonPainter(editors), expression=expression)

@@ -8,7 +8,10 @@ from data_gen.runs.process_video import STAGES
 from modules.commons.workspace import CHECKPOINTS, ROOT, VideoWorkspace
 
 OF_VIDEO = ("frame_index", "observations", "faces")
-OF_FACE = ("manifest", "track", "landmarks", "crop_metadata", "hands", "coeffs", "crops", "dataset")
+OF_FACE = (
+    "manifest", "track", "landmarks", "crop_metadata", "hands", "first_coeffs", "occlusion", "coeffs", "crops",
+    "dataset",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -184,6 +184,9 @@ def test_samples_with_alpha_zero_are_bit_exact_and_noise_there_never_shows(data)
     poisoned = np.where(alpha[..., None] > 0, rgb, np.float32(np.nan))
     again = blend_patch(frame, FramePatch((x0, y0, x1, y1), poisoned, alpha))
     assert all(np.array_equal(a, b) for a, b in zip(blended.planes, again.planes, strict=True))
+    in_planes = np.ascontiguousarray(rgb.transpose(2, 0, 1)).transpose(1, 2, 0)  # as networks hand pictures over
+    turned = blend_patch(frame, FramePatch((x0, y0, x1, y1), in_planes, alpha))
+    assert all(np.array_equal(a, b) for a, b in zip(blended.planes, turned.planes, strict=True))
 
 
 def test_full_alpha_writes_the_colour_and_half_alpha_the_mean():

@@ -73,7 +73,7 @@ def error(patch, truth, alpha):
     return float(np.abs(patch - truth)[alpha > 0.5].mean())
 
 
-@pytest.mark.parametrize("ring", [RingConfig(), RingConfig(high=0.2, stiffness=0.0, outlier=3.0)])
+@pytest.mark.parametrize("ring", [RingConfig(), RingConfig(high=0.2, stiffness=0.0, outlier=3.0, screen=0.0)])
 def test_a_colour_cast_is_undone(ring):
     truth, alpha = face_and_alpha()
     slope = 1 + 0.15 * (np.arange(160, dtype=np.float32) / 80 - 1)[None, :, None]

@@ -1,0 +1,241 @@
+"""How skin moves in the picture between two expressions of one head, read off its two meshes.
+
+Beyond the chin the motion is carried on and fades out: a jaw that comes forward closes over what lies behind it, and
+one that draws back pulls the neck after it, so that no second chin stays and no hole opens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from modules.face_model.mesh_renderer import interpolate
+from modules.face_model.model import LABEL_EYE, LABEL_MEMBRANE, FaceModel
+from modules.radnerfs.surface import PosedMesh, SurfaceHits, region_weight
+from modules.structures.carried_patch import moved_grid
+
+HIDDEN_DM = 0.03
+"""Skin whose place in the source lies this far behind what is seen there was not to be seen."""
+RENDERED_DM = (0.12, 0.3)
+"""Up to the first distance from where the lips touch the rendering is used, beyond the second the source's own skin."""
+UPPER_LIP = 1.6
+"""Distances above the mouth count this much more: the upper lip moves little, and a moustache begins there."""
+MOST_STRETCHED = 2.0
+"""Skin that would be drawn out further is not carried: its surroundings are."""
+NEAR_LIPS_DM = 0.35
+"""Skin that comes into view this near the lips is rendered; elsewhere (under the chin) its surroundings are carried."""
+LIPS_DM = (0.04, 0.08)
+"""The light of the mouth is read off skin farther than this from where the lips touch."""
+RIM_EDGES = (1.0, 3.0)
+"""A rendering is compared with the source this many edge radii inside the head's contour, not beside it."""
+OUTSIDE_EDGES = (3.0, 5.0)
+"""How far, in edge radii, a frame may be touched outside what changes in it, because it changed just before."""
+RIM_WEIGHTS = (0.15, 0.55)
+"""Weights of the region, of the whole face's, between which motion rises on skin."""
+CHANGE_EDGES = (0.02, 0.1)
+"""Motion of the whole face, in edge radii, below which nothing is rendered and from which everything is."""
+STEP_PX = 4
+"""The motion beyond the chin is smooth, so it is made on a coarser grid."""
+CLOSING, OPENING, TANGENT = 2.5, 0.5, 0.3
+"""How far it reaches, per px that the contour draws back, comes forward, or slides along itself."""
+REACH_EDGES = 0.3
+STILL_PX, MOVED_PX = 0.01, 0.05
+"""Motion that is none, and motion beyond the contour that belongs to the region."""
+_SHARPEST_EDGE_PX = 6.0
+"""Width over which a pixel's own motion takes over from the coarse grid's at the contour."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceInMotion:
+    """One head in one window, under the expression that is shown and under the new one.
+
+    ``new`` and ``old`` are cast with the region's weights; ``edge_px`` is ``edge_radius_px``.
+    """
+
+    new: SurfaceHits
+    old: SurfaceHits
+    new_mesh: PosedMesh
+    old_mesh: PosedMesh
+    edge_px: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SkinMotion:
+    """``CarriedPatch``'s maps of the same names; ``region`` float32 ``[h, w]`` 0..1 is what may change."""
+
+    flow: NDArray[np.float32]
+    rendered: NDArray[np.float32]
+    paintable: NDArray[np.float32]
+    compared: NDArray[np.float32]
+    matched: NDArray[np.float32]
+    mouth_shown: NDArray[np.float32]
+    region: NDArray[np.float32]
+
+
+def lip_distance(face_model: FaceModel) -> NDArray[np.float32]:
+    """Distance of each vertex of the mean head from the line where its lips touch, ``[V]`` dm; 0 in the mouth.
+
+    Above the mouth it counts ``UPPER_LIP`` times.
+    """
+    mean = face_model.mean.numpy()
+    away = mean[:, None] - mean[face_model.inner_lip.numpy()][None]  # [V, R, 3]
+    length = np.linalg.norm(away, axis=2)
+    nearest = length.argmin(axis=1)
+    rows = np.arange(len(mean))
+    distance = length[rows, nearest] * np.where(away[rows, nearest, 1] > 0, UPPER_LIP, 1.0)
+    distance[(face_model.labels == LABEL_MEMBRANE).numpy()] = 0
+    return distance.astype(np.float32)
+
+
+def margin_of_motion(face_model: FaceModel, new: PosedMesh, old: PosedMesh, edge_px: float) -> int:
+    """How far around the lower face the motion between two meshes reaches, px: a window must hold all of it."""
+    lower = (face_model.region_weights["lower_face"] > 0).numpy()
+    moved = float(np.linalg.norm(old.pixels - new.pixels, axis=1)[lower].max(initial=0))
+    return round(CLOSING * moved + (REACH_EDGES + OUTSIDE_EDGES[1]) * edge_px) + STEP_PX
+
+
+def skin_motion(face_model: FaceModel, face: FaceInMotion, from_lips: NDArray[np.float32]) -> SkinMotion:
+    """Where skin stood before, and which of it is carried, compared or rendered anew.
+
+    Args:
+        face_model: CPU model of the meshes.
+        face: the two expressions.
+        from_lips: ``lip_distance``.
+    """
+    triangles = face_model.triangles.numpy()
+    labels = face_model.labels
+    inside = (labels == LABEL_MEMBRANE) | (labels == LABEL_EYE)
+    moved = face.old_mesh.pixels - face.new_mesh.pixels
+    attributes = np.column_stack([moved, face.old_mesh.depth, from_lips, inside.numpy()])
+    values = interpolate(face.new.fragments, triangles, attributes)
+    skin = face.new.mask & (_moving(face_model, face.new) > 0)
+    hidden = skin & _was_hidden(values[..., :2], values[..., 2], face)
+    known = skin & ~hidden & ~(_stretched(values[..., :2]) & (values[..., 3] > NEAR_LIPS_DM))
+    flow = carried_on(np.ascontiguousarray(values[..., :2]), _eroded(known, face.edge_px / 2), face.edge_px)
+    inner = _towards_rim(face_model, face.new)
+    flow *= inner[..., None]
+    rendered = _rendered(values[..., 3], values[..., 4] > 0.5, hidden, skin)
+    rendered *= inner * _ramp(np.float32(np.abs(flow[skin]).max(initial=0)), *(e * face.edge_px for e in CHANGE_EDGES))
+    old_skin = face.old.mask & (_moving(face_model, face.old) > 0)
+    compared = _inside(old_skin, face.edge_px) * _towards_rim(face_model, face.old)
+    old_lips = interpolate(face.old.fragments, triangles, from_lips[:, None])[..., 0]
+    beyond = np.abs(flow).max(axis=2) > MOVED_PX
+    return SkinMotion(
+        flow=flow,
+        rendered=rendered,
+        paintable=skin.astype(np.float32),
+        compared=compared,
+        matched=compared * _ramp(old_lips, *LIPS_DM),
+        mouth_shown=(1 - _ramp(old_lips, *RENDERED_DM)) * old_skin,
+        region=_softened((skin & (inner > 0)) | beyond, face.edge_px),
+    )
+
+
+def carried_on(flow: NDArray[np.float32], known: NDArray[np.bool_], edge_px: float) -> NDArray[np.float32]:
+    """Motion ``[h, w, 2]`` px known on the face, carried on beyond it until it fades out.
+
+    A contour that draws back by d px stretches what lies behind it over ``CLOSING`` times d, evenly, so that lines
+    there never fold (that would need less than 1) and streaks are short; one that comes forward closes over it within
+    ``OPENING`` times d.
+
+    Args:
+        flow: read where ``known``.
+        known: ``[h, w]``.
+        edge_px: half width of a soft edge.
+    """
+    height, width = known.shape
+    size = max(-(-width // STEP_PX), 1), max(-(-height // STEP_PX), 1)
+    share = cv2.resize(known.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    sums = cv2.resize(flow * known[..., None].astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    inside = share >= 0.5
+    if not inside.any():
+        return np.zeros_like(flow)
+    coarse = (sums / np.maximum(share, 1e-3)[..., None]).astype(np.float32)
+    near, across, along, distance = _from_contour(coarse, inside)
+    reach = REACH_EDGES * edge_px + np.where(across > 0, OPENING * across, -CLOSING * across) + TANGENT * along
+    reach = cv2.GaussianBlur(np.maximum(reach, 1).astype(np.float32), (0, 0), 1.5)
+    fading = np.clip(1 - STEP_PX * distance / reach, 0, 1)
+    outside = cv2.GaussianBlur(np.where(inside[..., None], coarse, near * fading[..., None]), (0, 0), 0.7)
+    smooth = cv2.resize(outside, (width, height), interpolation=cv2.INTER_LINEAR)
+    depth = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    own = np.clip(depth / _SHARPEST_EDGE_PX, 0, 1)[..., None]
+    merged = smooth + own * (np.where(known[..., None], flow, smooth) - smooth)
+    merged[np.abs(merged).max(axis=2) < STILL_PX] = 0
+    return merged.astype(np.float32)
+
+
+def _from_contour(coarse: NDArray[np.float32], inside: NDArray[np.bool_]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Of each cell: motion of the nearest inner cell ``[h, w, 2]``, how far it comes towards the cell (px, negative =
+    draws back) and slides past it, and the distance in cells."""
+    outside = (~inside).astype(np.uint8)
+    found = cv2.distanceTransformWithLabels(outside, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL)
+    label = np.asarray(found[1], np.int64)
+    rows, columns = np.nonzero(inside)
+    place = np.zeros(int(label.max()) + 1, np.int64)
+    place[label[rows, columns]] = rows * inside.shape[1] + columns
+    nearest = place[label]
+    near = coarse.reshape(-1, 2)[nearest]
+    away_y, away_x = np.indices(inside.shape) - np.stack(np.divmod(nearest, inside.shape[1]))
+    distance = np.hypot(away_x, away_y).astype(np.float32)
+    unit_x, unit_y = away_x / np.maximum(distance, 1), away_y / np.maximum(distance, 1)
+    across = -(near[..., 0] * unit_x + near[..., 1] * unit_y)  # the skin itself moves against the flow
+    along = np.abs(near[..., 0] * unit_y - near[..., 1] * unit_x)
+    return near, across, along, distance
+
+
+def _moving(face_model: FaceModel, hits: SurfaceHits) -> NDArray[np.float32]:
+    """Weight ``[h, w]`` of the face's own skin, which moves with the expression: never the neck, which lies behind."""
+    return np.maximum(hits.weight, region_weight(face_model, hits, "lower_face"))
+
+
+def _towards_rim(face_model: FaceModel, hits: SurfaceHits) -> NDArray[np.float32]:
+    """1 inside the region and off the face, falling to 0 where the region ends on the face: not at the chin."""
+    face = np.maximum(region_weight(face_model, hits, "face"), hits.weight)
+    return np.where(face > 0, _ramp(hits.weight / np.maximum(face, 1e-3), *RIM_WEIGHTS), 1).astype(np.float32)
+
+
+def _was_hidden(flow: NDArray[np.float32], depth: NDArray[np.float32], face: FaceInMotion) -> NDArray[np.bool_]:
+    """Pixels ``[h, w]`` whose skin something else covered in the source's pose."""
+    seen = np.where(face.old.mask, face.old.fragments.depth, np.float32(np.inf))
+    x, y = moved_grid(flow)
+    before = cv2.remap(seen, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=float("inf"))
+    return depth > before + HIDDEN_DM
+
+
+def _stretched(flow: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Pixels ``[h, w]`` whose skin the source showed too slantingly: a chin's underside that comes into view."""
+    along = [cv2.Sobel(flow[..., k], cv2.CV_32F, 1 - k, k, ksize=3, scale=1 / 8) for k in (0, 1)]
+    return np.minimum(along[0], along[1]) < 1 / MOST_STRETCHED - 1
+
+
+def _rendered(
+    distance: NDArray[np.float32], inside: NDArray[np.bool_], hidden: NDArray[np.bool_], skin: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """How far the rendering is used ``[h, w]``."""
+    share = np.where(inside, 1, 1 - _ramp(distance, *RENDERED_DM)).astype(np.float32)
+    uncovered = cv2.GaussianBlur((hidden & (distance < NEAR_LIPS_DM)).astype(np.float32), (0, 0), 1.0)
+    return np.maximum(share, np.minimum(2 * uncovered, 1)) * skin
+
+
+def _softened(region: NDArray[np.bool_], edge_px: float) -> NDArray[np.float32]:
+    """A region with soft edges well outside it, where nothing changes any more."""
+    away = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    return 1 - _ramp(away, *(edges * edge_px for edges in OUTSIDE_EDGES))
+
+
+def _inside(mask: NDArray[np.bool_], edge_px: float) -> NDArray[np.float32]:
+    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
+    return _ramp(distance, *(edges * edge_px for edges in RIM_EDGES))
+
+
+def _eroded(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3) > radius_px
+
+
+def _ramp(values: NDArray | np.float32, low: float, high: float | NDArray) -> NDArray[np.float32]:
+    """0 up to ``low``, 1 from ``high`` on, smooth in between."""
+    t = np.clip((values - low) / np.maximum(np.asarray(high) - low, 1e-6), 0, 1)
+    return (t * t * (3 - 2 * t)).astype(np.float32)

@@ -1,0 +1,173 @@
+"""How sharp the source is, given to what is rendered: the strength of its finest bands, followed over time.
+
+A renderer that has learnt from many frames averages what does not repeat exactly, so teeth and lips come out softer
+than they were filmed (or, sharpened too much, harder). The person's own render of the frame's *own* motion shows the
+same content as the frame, hence the ratio of the bands' energies is the renderer's loss alone, whatever the mouth
+does. The same ratio then lifts the new mouth.
+
+When the head moves fast, the filmed frame is blurred for a moment and its fine bands are weak; the ratio of that frame
+falls below what is usual, and the new mouth is softened with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+SIGMAS = (0.5, 0.8, 1.4)
+"""Widths of the Gaussians that cut off the bands, each upon the one before, px."""
+LEAST_GAIN, MOST_GAIN = 0.6, 1.4
+"""Beyond these, what is lifted is noise and halos, not detail."""
+MEMORY_S = 3.0
+"""Long: teeth whose sharpness breathes are seen more than teeth a little too soft."""
+LEAST_PIXELS = 64
+LONGEST_GAP_S = 1.0
+"""Energies older than this belong to another moment."""
+_NOTHING = 1e-9
+_USUAL = ((1.2 / 255) ** 2, (2.6 / 255) ** 2, (4.3 / 255) ** 2)
+"""Energies that are believed to be rendered sharp enough before anything is seen: closed lips show little, and say
+little about whether teeth come out soft. That a render is too sharp is believed at once."""
+_WEAK = 0.5
+"""Energy of a frame, as a share of the usual one, below which a blurred moment is told from an uneventful one."""
+
+Gains = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Energies:
+    """Mean squares of the bands, source and render ``[2, bands]``, followed until ``time_s``."""
+
+    values: NDArray[np.float64]
+    time_s: float
+
+
+class DetailMatcher:
+    """The gains of one face's fine bands, frame by frame in order.
+
+    Args:
+        memory_s: time constant over which energies are followed.
+    """
+
+    def __init__(self, memory_s: float = MEMORY_S) -> None:
+        if memory_s <= 0:
+            raise ValueError(f"memory_s must be above 0, got {memory_s}")
+        self._memory_s = memory_s
+        self._memory: _Energies | None = None
+
+    def reset(self) -> None:
+        """Forget earlier frames; call it at cuts."""
+        self._memory = None
+
+    def state(self) -> dict[str, NDArray]:
+        """What is remembered, as arrays; empty when there is nothing."""
+        memory = self._memory
+        return {} if memory is None else {"energies": memory.values, "detail_time_s": np.array(memory.time_s)}
+
+    def resume(self, state: dict[str, NDArray]) -> None:
+        """Remember what another matcher's ``state`` says."""
+        self._memory = None
+        if "energies" in state:
+            self._memory = _Energies(state["energies"], float(state["detail_time_s"]))
+
+    def update(
+        self, source: NDArray[np.float32], own_render: NDArray[np.float32], weight: NDArray[np.float32], time_s: float
+    ) -> Gains:
+        """The gains for this frame's bands, finest first; 1 while nothing is known.
+
+        Args:
+            source: RGB ``[h, w, 3]`` 0..1 of the frame.
+            own_render: RGB ``[h, w, 3]`` of the frame's own motion, its colour matched.
+            weight: ``[h, w]`` 0..1, where both show the mouth (not hidden).
+            time_s: when the frame is shown.
+        """
+        now = band_energies(source, own_render, weight)
+        before = self._memory
+        if before is not None and not 0 <= time_s - before.time_s <= LONGEST_GAP_S:
+            before = None
+        if now is None:
+            return _gains(before.values) if before is not None else (1.0,) * len(SIGMAS)
+        followed = now
+        if before is not None:
+            share = 1 - math.exp(-(time_s - before.time_s) / self._memory_s)
+            followed = before.values + share * (now - before.values)
+        self._memory = _Energies(followed, time_s)
+        return tuple(min(usual, _moment(now, followed, band)) for band, usual in enumerate(_gains(followed)))
+
+
+def band_energies(
+    source: NDArray[np.float32], own_render: NDArray[np.float32], weight: NDArray[np.float32]
+) -> NDArray[np.float64] | None:
+    """Weighted mean squares of the luma's bands, ``[2, bands]`` (source, render); None where too little is seen.
+
+    Arguments as for ``DetailMatcher.update``.
+    """
+    box = _box(weight)
+    if box is None or float(weight.sum()) < LEAST_PIXELS:
+        return None
+    inside = weight[box]
+    total = float(inside.sum())
+    energies = np.empty((2, len(SIGMAS)))
+    for row, picture in enumerate((source, own_render)):
+        for column, band in enumerate(
+            _bands(np.asarray(cv2.cvtColor(np.ascontiguousarray(picture[box]), cv2.COLOR_RGB2GRAY), np.float32))
+        ):
+            energies[row, column] = float((inside * band * band).sum()) / total
+    return energies
+
+
+def apply_gains(rgb: NDArray[np.float32], gains: Gains, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A picture whose fine bands are ``gains`` times as strong where ``weight`` is 1; untouched where it is 0.
+
+    Args:
+        rgb: ``[h, w, 3]`` 0..1.
+        gains: finest band first.
+        weight: ``[h, w]`` 0..1.
+    """
+    box = _box(weight)
+    if box is None or all(abs(gain - 1) < 1e-3 for gain in gains):
+        return rgb
+    part = np.ascontiguousarray(rgb[box])
+    change = sum(np.float32(gain - 1) * band for gain, band in zip(gains, _bands(part), strict=True))
+    result = rgb.copy()
+    result[box] = np.clip(part + weight[box][..., None] * change, 0.0, 1.0)
+    return result
+
+
+def _bands(picture: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Differences of Gaussians, finest first; borders are mirrored."""
+    found, finer = [], picture
+    for sigma in SIGMAS:
+        coarser = np.asarray(cv2.GaussianBlur(finer, (0, 0), sigma), np.float32)
+        found.append(finer - coarser)
+        finer = coarser
+    return found
+
+
+def _gains(energies: NDArray[np.float64]) -> Gains:
+    source, render = energies
+    usual = np.where(source > render, _USUAL, _NOTHING)
+    ratio = np.sqrt((source + usual) / (render + usual))
+    return tuple(float(gain) for gain in np.clip(ratio, LEAST_GAIN, MOST_GAIN))
+
+
+def _moment(now: NDArray[np.float64], followed: NDArray[np.float64], band: int) -> float:
+    """This frame's own gain where it is one of weak detail that the render does not share: blurred by motion."""
+    source, render = now[0, band], now[1, band]
+    is_weak = source < _WEAK * followed[0, band] and render > source
+    return max(math.sqrt(source / max(render, _NOTHING)), LEAST_GAIN) if is_weak else MOST_GAIN
+
+
+def _box(weight: NDArray[np.float32]) -> tuple[slice, slice] | None:
+    """The smallest box that holds all weight, with a margin for the blur; None when there is none."""
+    rows, columns = np.flatnonzero(weight.any(axis=1)), np.flatnonzero(weight.any(axis=0))
+    if not len(rows):
+        return None
+    margin = 8
+    return (
+        slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
+        slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1),
+    )

@@ -1,0 +1,123 @@
+"""How skin moves between two expressions, and what becomes of the neck behind a chin that moves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from modules.commons.workspace import FACE_MODEL_FILE
+from modules.face_model.model import FaceModel, Region
+from modules.radnerfs.skin_motion import FaceInMotion, carried_on, lip_distance, skin_motion
+from modules.radnerfs.surface import FacePose, edge_radius_px, project_mesh, surface_hits
+from modules.structures.cameras import CameraIntrinsics
+
+SIZE = 256
+BOUNDS = (0, 0, SIZE, SIZE)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return FaceModel.load(FACE_MODEL_FILE)
+
+
+@pytest.fixture(scope="module")
+def camera():
+    return CameraIntrinsics(900.0, 900.0, SIZE / 2, SIZE / 2, SIZE, SIZE).matrix()
+
+
+def pose(model, **units):
+    expression = np.zeros(model.n_expression, np.float32)
+    for name, value in units.items():
+        expression[model.unit(name)] = value
+    zeros = np.zeros(3, np.float32)
+    return FacePose(np.zeros(model.n_identity, np.float32), expression, zeros, zeros)
+
+
+def motion_of(model, camera, new, old, region: Region = "lower_face"):
+    meshes = [project_mesh(model, one, camera) for one in (new, old)]
+    hits = [surface_hits(model, p, camera, BOUNDS, region, m) for p, m in zip((new, old), meshes, strict=True)]
+    face = FaceInMotion(hits[0], hits[1], meshes[0], meshes[1], edge_radius_px(camera, new.translation))
+    return face, skin_motion(model, face, lip_distance(model))
+
+
+def test_equal_expressions_move_nothing_and_render_nothing(model, camera):
+    _, motion = motion_of(model, camera, pose(model, jawOpen=0.3), pose(model, jawOpen=0.3))
+    assert not motion.flow.any() and not motion.rendered.any()
+
+
+def test_the_motion_is_that_of_the_vertices(model, camera):
+    face, motion = motion_of(model, camera, pose(model, jawOpen=0.5), pose(model))
+    moved = face.old_mesh.pixels - face.new_mesh.pixels
+    chin = np.flatnonzero((lip_distance(model) > 0.3) & (np.linalg.norm(moved, axis=1) > 2))
+    weights = model.region_weights["lower_face"].numpy()
+    tried = 0
+    for vertex in chin[weights[chin] > 0.9][::7]:
+        column, row = np.floor(face.new_mesh.pixels[vertex]).astype(int)
+        depth = face.new.fragments.depth[row, column]
+        if face.new.mask[row, column] and abs(depth - face.new_mesh.depth[vertex]) < 0.02:
+            tried += 1
+            assert np.linalg.norm(motion.flow[row, column] - moved[vertex]) < 0.5 + 0.15 * np.linalg.norm(moved[vertex])
+    assert tried > 5
+    assert motion.rendered[~face.new.mask].max() == 0 and motion.rendered.max() == 1
+
+
+def test_a_still_head_stands_still_while_its_mouth_speaks(model, camera):
+    """Above the lower face nothing is carried, compared or rendered."""
+    speaking, still = pose(model, jawOpen=0.7, mouthPucker=0.4), pose(model)
+    seen, motion = motion_of(model, camera, speaking, still)
+    top = int(seen.old_mesh.pixels[model.region_weights["lower_face"].numpy() > 0, 1].min()) - 2
+    assert seen.new.mask[:top].sum() > 2000
+    assert not any(values[:top].any() for values in (motion.flow, motion.compared, motion.rendered))
+
+
+def test_a_pose_that_trembles_does_not_shake_the_face_against_the_head(model, camera):
+    """Both expressions stand in one pose, so its error is no motion: at most 0.1 px away from the lips' edges."""
+    new, old = pose(model, jawOpen=0.4), pose(model)
+    _, motion = motion_of(model, camera, new, old)
+    shift = np.array([4 / 90, 0, 0], np.float32)  # 4 px to the right
+    seen, other = motion_of(model, camera, replace(new, translation=shift), replace(old, translation=shift))
+    inside = (seen.new.weight > 0.9) & (other.paintable > 0)
+    assert inside.sum() > 3000
+    change = np.linalg.norm(other.flow[:, 4:] - motion.flow[:, :-4], axis=2)[inside[:, 4:]]
+    assert np.quantile(change, 0.8) <= 0.1
+
+
+@pytest.mark.parametrize(("new", "old"), [(0.0, 0.6), (0.6, 0.0)])
+def test_beyond_the_chin_lines_never_fold_and_motion_ends(model, camera, new, old):
+    face, motion = motion_of(model, camera, pose(model, jawOpen=new), pose(model, jawOpen=old))
+    column = SIZE // 2
+    seen = np.flatnonzero(face.new.weight[:, column] > 0)
+    chin = int(seen[-1])
+    below = motion.flow[chin - 2 :, column, 1]
+    assert np.diff(below + np.arange(len(below))).min() > 0.1, "what was above stays above"
+    assert np.abs(below[:3]).max() > 1 and not below[60:].any()
+    assert not motion.region[chin + 80 :, column].any()
+
+
+def test_a_chin_that_comes_forward_bends_less_of_its_surroundings():
+    known = np.zeros((80, 60), bool)
+    known[:40] = True
+    forward, back = (np.zeros((80, 60, 2), np.float32) for _ in range(2))
+    forward[..., 1], back[..., 1] = -8, 8  # where it stood: above it, below it
+    reach = [int(np.flatnonzero(carried_on(flow, known, 3.0)[:, 30].any(axis=1))[-1]) - 40 for flow in (forward, back)]
+    assert 2 <= reach[0] <= 12 and 15 <= reach[1] <= 30
+
+
+def test_nothing_known_is_nothing_moved():
+    assert not carried_on(np.ones((20, 20, 2), np.float32), np.zeros((20, 20), bool), 3.0).any()
+
+
+def test_a_smaller_region_moves_and_compares_less(model, camera):
+    new, old = pose(model, jawOpen=0.5), pose(model)
+    _, lower = motion_of(model, camera, new, old)
+    _, mouth = motion_of(model, camera, new, old, "mouth")
+    assert (mouth.region > 0).sum() < (lower.region > 0).sum()
+    assert mouth.compared.sum() < lower.compared.sum()
+
+
+def test_skin_seen_before_is_compared_and_the_neck_is_not(model, camera):
+    face, motion = motion_of(model, camera, pose(model, jawOpen=0.5), pose(model, jawOpen=0.2))
+    neck = face.old.mask & (face.old.weight == 0)
+    assert motion.compared.max() > 0.99 and motion.compared[neck].max() == 0
+    assert (motion.matched <= motion.compared).all()
+    assert motion.mouth_shown.max() == 1
