@@ -20,13 +20,23 @@ from inference.devices import render_devices
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
 from inference.edited_frames import EditedFrame, State, Wanted, edited_on_devices, edited_one_by_one
+from inference.extras import Extras
 from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.mask_overlay import MaskOverlay, ShownFace
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource, PreparedVideo, prepare_training
-from inference.side_videos import DebugStrips, SidePlan, SideVideo, alpha_plan, opened, overlay_plan
+from inference.provenance import provenance_path
+from inference.side_videos import (
+    DebugStrips,
+    SidePlan,
+    SideVideo,
+    alpha_plan,
+    comparison_plan,
+    opened,
+    overlay_plan,
+)
 from inference.summary import AreaMeter, FaceSummary, RunSummary
 from modules.commons.errors import ConfigError, VideoReadError
 from modules.commons.hashing import file_sha256
@@ -44,9 +54,9 @@ from modules.video.passengers import Passengers
 from modules.video.pipeline import decoding, encoding
 from modules.video.png import write_png
 from modules.video.reader import VideoReader
+from modules.video.restoration import load_restorer
 from modules.video.segments import SegmentedWriter
 from modules.video.sound import SoundPlan, Speech
-from modules.video.writer import EncodeConfig
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +134,9 @@ def plan_video(source: PreparedSource, motion: MotionSequence) -> EditPlan:
 
 
 def preview_frame(
-    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]
-) -> Path:
+    job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance],
+    extras: Extras | None = None,
+) -> Path:  # fmt: skip
     """Write output frame ``job.preview`` alone, composited, as a PNG.
 
     Raises:
@@ -152,22 +163,23 @@ def preview_frame(
             frame = editor.edit(frame)[0]
         else:
             logger.warning("face %d passes through: %s", editor.source.face, editor.plan.reasons[wanted])
-    write_png(rgb_from_planes(frame), job.preview_path)
+    write_png(rgb_from_planes((extras or Extras()).put(frame)), job.preview_path)
     return job.preview_path
 
 
 def edit_video(
     job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance],
-    progress: Progress,
+    progress: Progress, extras: Extras | None = None,
 ) -> EditRecord:  # fmt: skip
-    """Write the edited video (and the masks when asked for) in segments, so that a killed run goes on where it was."""
+    """Write the edited video and what lies beside it in segments, so that a killed run goes on where it was."""
     job.out_name.parent.mkdir(parents=True, exist_ok=True)
+    extras = extras or Extras()
     devices = render_devices(job.device, job.devices, len(timeline))
     editors = [(device, _editors(job, timeline, performances, device)) for device in devices]
     debug = DebugStrips(job.out_name) if job.debug else None
     key = _edit_key(job, video, timeline, performances)
     with (
-        _result_writer(job, video, timeline, performances, key, devices[0]) as result,
+        _result_writer(job, video, timeline, performances, key, devices[0], extras) as result,
         opened(_side_plans(job, video, timeline, performances), video.workspace.segments, key) as sides,
     ):
         behind = min([result, *(side.writer for side in sides)], key=lambda writer: writer.finished_frames)
@@ -179,7 +191,7 @@ def edit_video(
             encoding(_Outputs(result, tuple(sides))) as encoded,
             _edited(decoded if behind.finished_frames < len(timeline) else (), editors, states, wanted) as edited,
         ):
-            for done in edited:
+            for done in map(extras.marked, edited):
                 record.add(done)
                 if debug:
                     debug.add_all(done)
@@ -201,6 +213,9 @@ def _side_plans(
             for part in performances
         ]  # fmt: skip
         plans.append(overlay_plan(job.debug_masks, video.info, MaskOverlay(faces, timeline.rows, video.info.height)))
+    if job.file.compare is not None:
+        sound = _sound_plan(video, timeline, performances)
+        plans.append(comparison_plan(job.file.compare, video.info, sound))
     return plans
 
 
@@ -209,8 +224,9 @@ def _edited(
     frames: Iterable[Frame], editors: Sequence[tuple[torch.device, Sequence[FrameEditor]]], states: Sequence[State],
     wanted: Wanted,
 ) -> Generator[Iterator[EditedFrame], None, None]:  # fmt: skip
-    """The frames with new lips: on the CPU one by one, on GPUs or several devices in batches."""
-    if len(editors) > 1 or editors[0][0].type != "cpu":
+    """The frames with new lips: in batches on every device where that is possible, else one by one."""
+    in_batches = all(editor.compositor.has_device_twin for editor in editors[0][1])
+    if in_batches and (len(editors) > 1 or editors[0][0].type != "cpu"):
         with edited_on_devices(frames, editors, states, wanted) as edited:
             yield edited
         return
@@ -254,34 +270,30 @@ def _editors(
 ) -> list[FrameEditor]:
     """One for each face, rendering on ``device``; None = where the job says."""
     with torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext():
-        return [
-            FrameEditor(
-                job,
-                part.source,
-                IdentityRenderer(
-                    part.identity.checkpoint, part.source.face_model, job.device,
-                    postnet_ckpt=job.controls.postnet_ckpt,
-                ),
-                part.plan,
-                timeline.rows,
-            )
-            for part in performances
-        ]  # fmt: skip
+        return [_editor(job, timeline, part) for part in performances]
+
+
+def _editor(job: ArbitraryJob, timeline: Timeline, part: Performance) -> FrameEditor:
+    checkpoint, postnet = part.identity.checkpoint, job.controls.postnet_ckpt
+    renderer = IdentityRenderer(checkpoint, part.source.face_model, job.device, postnet_ckpt=postnet)
+    restorer = None if job.restore is None else load_restorer(job.restore, renderer.person.device)
+    return FrameEditor(job, part.source, renderer, part.plan, timeline.rows, restorer)
 
 
 def _result_writer(
     job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance], key: str,
-    device: torch.device,
+    device: torch.device, extras: Extras,
 ) -> SegmentedWriter:  # fmt: skip
     # Slices are what results on a CPU were always made with; the faster threads keep up with a GPU.
     threads = "slices" if device.type == "cpu" else "frames"
-    quality = EncodeConfig(crf=job.crf, lossless=job.lossless, threads=threads)
+    quality = job.file.quality(job.crf, job.lossless, threads)
     sound = _sound_plan(video, timeline, performances)
     passengers = Passengers(video.video, audio=job.keep_audio)
     folder = video.workspace.segments(job.out_name)
     return SegmentedWriter(
-        folder, job.out_name, video.info, key=key, quality=quality, audio=sound, passengers=passengers
-    )
+        folder, job.out_name, video.info, key=key, quality=quality, audio=sound, passengers=passengers,
+        copies=extras.copies,
+    )  # fmt: skip
 
 
 def _sound_plan(video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]) -> SoundPlan:
@@ -297,8 +309,12 @@ def _sound_plan(video: PreparedVideo, timeline: Timeline, performances: Sequence
 def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance]) -> str:
     """A hash of all that the edited frames depend on."""
     digest = hashlib.sha256(video.sha256.encode())
-    options = (job.region, job.blend_mode, job.lle_percent, job.raymarching_end_threshold, str(job.device))
+    options = (
+        job.region, job.blend_mode, job.lle_percent, job.raymarching_end_threshold, str(job.device), job.file.watermark,
+    )  # fmt: skip
     digest.update(json.dumps(options).encode())
+    if job.restore is not None:
+        digest.update(file_sha256(job.restore).encode())
     for array in (timeline.rows, timeline.pts):
         digest.update(array.tobytes())
     for part in performances:
@@ -341,7 +357,7 @@ def _resume(state: bytes | None, n_editors: int) -> tuple[EditRecord, list[State
 
 def summarise(
     job: ArbitraryJob, video: PreparedVideo, performances: Sequence[Performance], record: EditRecord,
-    seconds: dict[str, float], warnings: list[str],
+    seconds: dict[str, float], warnings: list[str], extras: Extras | None = None,
 ) -> RunSummary:  # fmt: skip
     """The record of a finished job."""
     edited = np.any([part.plan.edited for part in performances], axis=0)
@@ -355,6 +371,8 @@ def summarise(
         faces=[_face_summary(part, area, video) for part, area in zip(performances, record.areas, strict=True)],
         seconds_per_stage={name: round(value, 2) for name, value in seconds.items()},
         warnings=list(warnings),
+        frames_copied=(extras or Extras()).copied_frames,
+        provenance=provenance_path(job.out_name).name,
     )
 
 

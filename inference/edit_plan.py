@@ -21,6 +21,8 @@ COVERED = Reason.COVERED
 
 MAX_HOLE = 2
 """So many frames without a usable face may be bridged; more would be invention."""
+AS_SHOWN = 1e-3
+"""Expressions that differ less than this in every unit are the same."""
 _ROUNDING_S = 1e-6
 
 
@@ -99,6 +101,11 @@ class EditPlan:
     def edited(self) -> NDArray[np.bool_]:
         """bool ``[T]``: edited at all, fades included."""
         return self.spans.edited
+
+    def is_as_shown(self, shown: NDArray[np.float32]) -> bool:
+        """Whether the edited frames are to show what they show already, ``shown [T, E]``: then nothing is proved."""
+        change = np.abs(self.expression - shown)[self.edited]
+        return bool(len(change)) and float(change.max()) < AS_SHOWN
 
     def counts(self) -> dict[str, int]:
         """Frames per reason."""

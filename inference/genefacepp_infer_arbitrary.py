@@ -3,7 +3,8 @@
 Usage: python inference/genefacepp_infer_arbitrary.py --src_video in.mp4 --drv_aud speech.wav --out_name out.mp4
 
 Reads: a video, a sound file, the models below checkpoints/.
-Writes: the result and ``<out>.json`` beside it; cached by content: data/**/<id>/ and checkpoints/identities/<id>/.
+Writes: the result, ``<out>.json`` and ``<out>.provenance.json`` beside it; cached by content: data/**/<id>/ and
+checkpoints/identities/<id>/.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 if __name__ == "__main__":  # `python inference/x.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from inference.after_edit import finish_result
 from inference.arbitrary_video import edit_video, preview_frame, summarise
 from inference.casting import FaceList, cast_faces, draw_face_list, listen, plan_job_timeline, rehearse
 from inference.command_line import CommandParser, add_shared_arguments
 from inference.devices import render_devices
 from inference.evaluation.results import masks_of_report, report_result
+from inference.extras import check_extras, plan_extras
 from inference.face_choice import add_face_arguments, parse_face
+from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE
+from inference.file_options import add_file_arguments
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, OCCLUSION_MODES, ArbitraryJob
 from inference.motion_export import (
@@ -89,16 +96,20 @@ class GeneFace2InferArbitrary:
         timeline = plan_job_timeline(job, video, casts, heard)
         with timer.stage("identity"):
             performances = rehearse(job, video, casts, heard, timeline, self.progress)
+        edited = np.any([part.plan.edited for part in performances], axis=0)
+        extras = plan_extras(job, video, timeline, edited)
         if job.preview is not None:
             with timer.stage("preview"):
-                return preview_frame(job, video, timeline, performances)
+                return preview_frame(job, video, timeline, performances, extras)
         masks = job.save_masks or (job.report and masks_of_report(job.report))
         with timer.stage("edit"):
-            record = edit_video(replace(job, save_masks=masks), video, timeline, performances, self.progress)
+            record = edit_video(replace(job, save_masks=masks), video, timeline, performances, self.progress, extras)
         if job.exports_motion:
             with timer.stage("export"):
                 write_motion(rendered_face_motion(performances[0], timeline), job.export_arkit, job.export_npz)
-        summary = summarise(job, video, performances, record, timer.seconds, warnings)
+        with timer.stage("record"):
+            finish_result(job, video, timeline, performances, extras)
+        summary = summarise(job, video, performances, record, timer.seconds, warnings, extras)
         summary.write(job.summary_path)
         if job.report is not None:
             with timer.stage("report"):
@@ -115,9 +126,11 @@ def check_inputs(job: ArbitraryJob) -> None:
     """Find out now what would only show after minutes of preparing.
 
     Raises:
-        GeneFaceError: the person's checkpoint or the preset cannot be read, or a GPU that was named is not there.
+        GeneFaceError: the person's checkpoint or the preset cannot be read, a GPU that was named is not there, or the
+            result's file cannot be made as it was asked for.
     """
     job.controls.warn_of_unseen_eyes(job.region)
+    check_extras(job)
     if job.devices:
         render_devices(job.device, job.devices, n_frames=1)
     if job.head_ckpt is not None:
@@ -142,7 +155,8 @@ def make_parser() -> CommandParser:
     parser.add_argument("--fade_s", type=float, default=0.16, help="seconds over which edits fade in and out")
     parser.add_argument("--keep_audio", action="store_true", help="also carry the source's own sound tracks")
     parser.add_argument("--region", choices=REGIONS, default="lower_face", help="what may be repainted")
-    parser.add_argument("--blend_mode", choices=BLEND_MODES, default="alpha")
+    parser.add_argument("--blend_mode", choices=BLEND_MODES, default=DEFAULT_BLEND_MODE, help=BLEND_MODE_HELP)
+    parser.add_argument("--restore", type=Path, metavar="MODEL", help="TorchScript or ONNX that restores the mouth")
     parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
     parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")
     parser.add_argument("--occlusion", choices=OCCLUSION_MODES, default="auto", help="what tells what hides a face")
@@ -150,8 +164,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--report", type=Path, metavar="DIR", help="also measure the result: DIR/report.html")
     parser.add_argument("--devices", metavar="0,1", help="the GPUs that render (default: all, for long videos)")
     parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
-    parser.add_argument("--crf", type=int, default=14, help="x264 quality, 0 best .. 51")
+    parser.add_argument("--crf", type=int, default=14, help="quality, 0 best .. 51 (x264's scale for every codec)")
     parser.add_argument("--lossless", action="store_true", help="exact samples (large file)")
+    add_file_arguments(parser)
     parser.add_argument("--drv_pose", choices=("nearest",), default="nearest", help="the head moves as in the video")
     return parser
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 from inference.controls import MotionControls
 from inference.devices import parse_devices
 from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
-from inference.face_compositor import BlendMode
+from inference.face_compositor import DEFAULT_BLEND_MODE, BlendMode
+from inference.file_options import FileOptions
 from inference.output_checks import check_container, check_folder, check_motion_outputs, check_output
 from inference.timeline import TimeOptions, length_mode
 from modules.commons.device import DeviceName
@@ -80,11 +81,11 @@ class ArbitraryJob:
         drv_aud: sound or video files with the new speech, one for all faces or one for each of some.
         a2m_ckpt: audio → motion checkpoint; None = the embedded one.
         head_ckpt: this person's checkpoint; None = found by content or trained on demand.
-        region: what may be repainted. blend_mode: how it is put back.
+        region: what may be repainted. blend_mode: how it is put back, see ``FaceCompositor``.
+        restore: a model that restores the rendered mouth, see ``modules.video.restoration``; blend mode delta only.
         face: which face speaks anew; None = the largest, or those that ``drv_aud`` names.
         times: which part is edited, when the speech begins and whose length the result has.
-        fade_s: time over which edits fade in and out at their borders.
-        keep_audio: also carry the source's own sound tracks.
+        fade_s: time in which edits fade at their borders. keep_audio: also carry the source's own sound tracks.
         mouth_amp: factor on the mouth's motion; 1.0 = the range natural to this person (where their way of speaking
             was learnt, else to people). temperature: 0 = one answer; above, ``seed`` varies it.
         lle_percent: share of the landmark condition pulled onto this person's own motion.
@@ -92,11 +93,11 @@ class ArbitraryJob:
         preview: write only this frame, composited, as a PNG. save_masks: where the alpha goes, losslessly.
         occlusion: what decides what is in front of a face, see ``OcclusionMode``. debug_masks: where that is shown.
         config: preset for preparing and training a person (YAML below egs/).
-        crf: x264 quality. lossless: exact samples instead. debug: also write strips source | result | alpha.
-        devices: numbers of the GPUs that render; () = as many as the video is worth.
-        report: folder for a report of how good the result is.
+        crf: quality on x264's scale. lossless: exact samples instead. debug: also strips source | result | alpha.
+        devices: numbers of the GPUs that render; () = as many as the video is worth. report: folder for a report.
         export_arkit, export_npz: where the facial motion of the result goes, see ``inference.motion_export``.
         controls: how predicted motion becomes this person's; as a mapping's keys, its fields stand for themselves.
+        file: what the result's file is like; likewise.
     """
 
     src_video: Path
@@ -109,7 +110,8 @@ class ArbitraryJob:
     fade_s: float = 0.16
     keep_audio: bool = False
     region: Region = "lower_face"
-    blend_mode: BlendMode = "alpha"
+    blend_mode: BlendMode = DEFAULT_BLEND_MODE
+    restore: Path | None = None
     mouth_amp: float = 1.0
     temperature: float = 0.0
     seed: int = 0
@@ -129,11 +131,13 @@ class ArbitraryJob:
     export_arkit: Path | None = None
     export_npz: Path | None = None
     controls: MotionControls = field(default_factory=MotionControls)
+    file: FileOptions = field(default_factory=FileOptions)
 
     def __post_init__(self) -> None:
         if not self.src_video.is_file():
             raise VideoReadError(f"{self.src_video}: there is no such video file; check --src_video")
         _check_speech(self)
+        _check_restore(self.restore, self.blend_mode)
         _check_range("--fade_s", self.fade_s, 0.0, 10.0)
         if self.config is not None and not self.config.is_file():
             raise ConfigError(f"{self.config}: there is no such configuration file; presets lie in egs/egs_bases/")
@@ -144,9 +148,12 @@ class ArbitraryJob:
             check_container(output)
         if len({p.resolve() for p in outputs}) != len(outputs):
             raise OutputError(f"{outputs[-1]}: two of --out_name, --save_masks and --debug_masks name the same file")
+        self.file.check_outputs((self.src_video, *self.drv_aud.paths), tuple(outputs))
         if self.report is not None:
             check_folder(self.report)
             _check_comparable(self.times)
+            if self.file.watermark is not None:
+                raise ConfigError("--report would measure the mark as a fault of the edit; leave out --watermark")
         check_motion_outputs(self.export_arkit, self.export_npz, inputs=(self.src_video, *self.drv_aud.paths))
         _check_range("--crf", self.crf, 0, 51)
         if self.preview is not None and self.preview < 0:
@@ -187,7 +194,9 @@ class ArbitraryJob:
         for name, parse in (("audio", parse_drv_aud), ("drv_aud", parse_drv_aud), ("devices", parse_devices)):
             if name in given:
                 given[name] = parse(given[name])
-        return _job_from(cls, {**given, "face": choice, "times": times}, ("src_video", "drv_aud", "out_name"))
+        given |= {"face": choice, "times": times}
+        given.setdefault("file", FileOptions.taken_from(given))
+        return _job_from(cls, given, ("src_video", "drv_aud", "out_name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +274,7 @@ class EvaluationJob:
     temperature: float = 0.0
     seed: int = 0
     region: Region = "lower_face"
-    blend_mode: BlendMode = "alpha"
+    blend_mode: BlendMode = DEFAULT_BLEND_MODE
     lle_percent: float = 0.2
     raymarching_end_threshold: float = END_THRESHOLD
     controls: MotionControls = field(default_factory=lambda: MotionControls(adapt="off"))
@@ -338,6 +347,11 @@ def _job_from(cls: type[Job], values: Mapping[str, Any], required: tuple[str, ..
     is_path = {key for key, kind in get_type_hints(cls).items() if kind in (Path, Path | None)}
     checked: dict[str, Any] = {key: Path(value) if key in is_path else value for key, value in given.items()}
     return cls(**checked)
+
+
+def _check_restore(model: Path | None, blend_mode: BlendMode) -> None:
+    if model is not None and blend_mode != "delta":
+        raise ConfigError(f"--restore works with --blend_mode delta only, not with {blend_mode}; give both")
 
 
 def _check_speech(job: ArbitraryJob | ClassicJob) -> None:

@@ -27,6 +27,7 @@ from inference.evaluation.persons import LEAST_FRAMES, Person, fold_persons, usu
 from inference.evaluation.protocols import NO_SPEECH, dubbing, leakage, self_reenactment
 from inference.evaluation.results import result_trial
 from inference.evaluation.trials import MADE_FROM, remove_others
+from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE
 from inference.jobs import BLEND_MODES, MODES, EvaluationJob
 from inference.prepared import PreparedSource, open_source
 from modules.commons.errors import AudioReadError, GeneFaceError, VideoReadError
@@ -194,7 +195,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationJob:
     parser.add_argument("--config", type=Path, help="preset that trains a person (default: cpu or gpu by device)")
     parser.add_argument("--a2m_ckpt", type=Path, help="audio → motion checkpoint (default: embedded)")
     parser.add_argument("--region", choices=REGIONS, default="lower_face")
-    parser.add_argument("--blend_mode", choices=BLEND_MODES, default="alpha")
+    parser.add_argument("--blend_mode", choices=BLEND_MODES, default=DEFAULT_BLEND_MODE, help=BLEND_MODE_HELP)
     parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return EvaluationJob.from_arguments(parser.parse_args(argv))

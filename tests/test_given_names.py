@@ -179,7 +179,7 @@ def test_occlusion_mask():
         replace(mask, values=2 * mask.values)
 
 
-@pytest.mark.parametrize("blend_mode", ["alpha", "seamless"])
+@pytest.mark.parametrize("blend_mode", ["alpha", "multiband", "seamless"])
 def test_face_compositor(frames, detector, track, blend_mode):
     arguments = ["original_frame", "generated_face", "crop_region", "face_mask"]
     assert signature(FaceCompositor.composite) == arguments
@@ -225,7 +225,7 @@ def test_infer_once_arbitrary(run, tmp_path):
     with own_folders(run.root):
         job = {"src_video": str(run.clip), "audio": str(run.speech), "out_name": str(out)}
         assert GeneFace2InferArbitrary().infer_once_arbitrary(job) == out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "out.mp4.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.mp4", "out.mp4.json", "out.mp4.provenance.json"]
     assert json.loads((tmp_path / "out.mp4.json").read_text())["frames"] == 40
 
 

@@ -102,7 +102,7 @@ STAGES: tuple[Stage, ...] = (
         ("frame_index", *TRACKED, "hands", "first_coeffs"),
         ("occlusion",),
         ("occlusion",),
-        7,
+        8,
         stages.occlusion,
         uses_face_model=True,
     ),

@@ -60,7 +60,7 @@ SEGMENT = 256
 """Frames between two points from which a killed run can go on."""
 HANDS_STRETCH = 512
 """The same for looking for hands."""
-OCCLUSION_STRETCH = 128
+OCCLUSION_STRETCH = 256
 """The same for what else stands in front of the face: short, so that a clip of seconds keeps several cores busy."""
 MOST_STRETCHES = 8
 """Stretches looked through at a time, each with its own decoder and networks."""

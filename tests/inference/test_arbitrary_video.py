@@ -140,7 +140,9 @@ def assert_is(folder, whole):
     for name in ("out.mp4", "masks.mp4"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     assert counts(folder) == counts(whole)
-    assert sorted(path.name for path in folder.iterdir()) == ["masks.mp4", "out.mp4", "out.mp4.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "masks.mp4", "out.mp4", "out.mp4.json", "out.mp4.provenance.json",
+    ]  # fmt: skip
 
 
 class Watched:

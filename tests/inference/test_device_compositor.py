@@ -76,16 +76,16 @@ def assert_near(expected, made, source):
     assert not np.array_equal(made.planes[0], source.planes[0])
 
 
-def assert_sequences_agree(frames, patches, occlusions, device, mode, cut=None):
+def assert_sequences_agree(frames, patches, occlusions, device, cut=None):
     """Composite frame by frame on the CPU and in two batches on the device."""
-    plain = FaceCompositor(mode)
+    plain = FaceCompositor()
     expected, states = [], []
     for number, (frame, patch, mask) in enumerate(zip(frames, patches, occlusions, strict=True)):
         if number == cut:
             plain.reset()
         expected.append(plain.composite_patch(frame, patch, mask))
         states.append(plain.state())
-    compositor, memory = DeviceCompositor(device, mode), ColourMemory.of({}, device)
+    compositor, memory = DeviceCompositor(device), ColourMemory.of({}, device)
     half = len(frames) // 2
     made = []
     for part in (slice(0, half), slice(half, None)):
@@ -107,24 +107,22 @@ def assert_same_state(state, expected):
         assert np.array_equal(state["bounds"], expected["bounds"])
 
 
-@pytest.mark.parametrize("mode", ["alpha", "seamless"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.pixel_format}-{layout.siting}")
-def test_every_layout_gives_the_frames_of_the_cpu(layout, mode, device):
+def test_every_layout_gives_the_frames_of_the_cpu(layout, device):
     size = (97, 131)
     frames = [noisy_frame(layout, size, seed=0, index=index) for index in range(4)]
     bounds = [(20, 10, 110, 80), (21, 10, 111, 80), (41, 27, 131, 97), (40, 0, 131, 97)]
     patches = [cast_patch(frame, box, seed) for seed, (frame, box) in enumerate(zip(frames, bounds, strict=True))]
-    assert_sequences_agree(frames, patches, [None, hand_over(frames[0], 0.4), None, None], device, mode)
+    assert_sequences_agree(frames, patches, [None, hand_over(frames[0], 0.4), None, None], device)
 
 
-@pytest.mark.parametrize("mode", ["alpha", "seamless"])
-def test_real_frames_with_a_hand_give_the_frames_of_the_cpu(demo_dir, mode, device):
+def test_real_frames_with_a_hand_give_the_frames_of_the_cpu(demo_dir, device):
     frames = list(read_frames(demo_dir / DEMO_CLIP, 50, 62, 2))
     height, width = frames[0].size_hw
     box = (width // 4 + 1, height // 3, 3 * width // 4, height - 5)
     patches = [cast_patch(frame, box, seed) for seed, frame in enumerate(frames)]
     occlusions = [None, None, hand_over(frames[0], 0.45), hand_over(frames[0], 0.5), None, None]
-    assert_sequences_agree(frames, patches, occlusions, device, mode)
+    assert_sequences_agree(frames, patches, occlusions, device)
 
 
 @pytest.mark.parametrize("change", ["cut", "gap", "jump"])
@@ -138,7 +136,7 @@ def test_colour_is_forgotten_and_kept_as_on_the_cpu(change, device):
         boxes[2:] = [(80, 20, 150, 90)] * 2
     patches = [cast_patch(frames[0], box, seed) for seed, box in enumerate(boxes)]
     patches[2:] = [replace(patch, rgb=patch.rgb * np.float32(0.8)) for patch in patches[2:]]
-    assert_sequences_agree(frames, patches, [None] * 4, device, "alpha", cut=2 if change == "cut" else None)
+    assert_sequences_agree(frames, patches, [None] * 4, device, cut=2 if change == "cut" else None)
 
 
 def test_a_wholly_hidden_face_leaves_frame_and_memory_alone(device):

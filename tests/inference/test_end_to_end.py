@@ -101,11 +101,11 @@ def test_the_mask_is_the_lower_face(run, pictures, face):
 
 
 def test_what_is_edited_beside_a_hand_leaves_the_hand_out(run, pictures):
-    job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4")
+    job = ArbitraryJob(run.clip, SpeechFiles(run.speech), run.root / "never_written.mp4", blend_mode="alpha")
     with own_folders(run.root):
         source = mouth_in_view(seen_from("hands", open_source(run.clip, silent)))
     plan = plan_video(source, predict_motion(job, load_audio_16k(run.speech)))
-    row = next(row for row in source.occlusion.rows.tolist() if plan.strength[row] == 1)
+    row = int(np.argmax(np.where(plan.strength == 1, source.occlusion.coverage, 0)))
     editor = FrameEditor(job, source, IdentityRenderer(run.identity, source.face_model), plan)
     _, patch, occlusion = editor.edit(pictures[row][0])
     x0, y0, x1, y1 = patch.bounds
@@ -199,7 +199,7 @@ def test_the_record_of_the_run(run, pictures, summary, face):
     assert 0 < face["landmark_error_percent"] < 4
     assert {"listen", "prepare", "identity", "edit"} <= set(summary["seconds_per_stage"])
     assert sorted(p.name for p in run.out.parent.iterdir() if p.name.startswith(("out.mp4", "masks", "."))) == [
-        "masks.mkv", "out.mp4", "out.mp4.json",
+        "masks.mkv", "out.mp4", "out.mp4.json", "out.mp4.provenance.json",
     ]  # fmt: skip
 
 

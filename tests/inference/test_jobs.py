@@ -57,6 +57,13 @@ def test_faces_and_times_are_given_as_on_the_command_line(files, tmp_path):
     assert default.face is None and default.times == TimeOptions() and not default.keep_audio
 
 
+def test_a_restorer_needs_the_mode_that_knows_what_was_rendered(files):
+    job = ArbitraryJob.from_mapping({**files, "blend_mode": "delta", "restore": "model.pt"})
+    assert job.restore == Path("model.pt") and ArbitraryJob.from_mapping(files).restore is None
+    with pytest.raises(ConfigError, match="--restore works with --blend_mode delta only, not with alpha"):
+        ArbitraryJob.from_mapping({**files, "blend_mode": "alpha", "restore": "model.pt"})
+
+
 def test_genefaces_own_keys_are_understood(files, classic):
     person = classic["head_ckpt"]
     extra = {"torso_ckpt": person, "fast": True, "blink_mode": "none", "low_memory_usage": True, "drv_pose": "nearest"}

@@ -384,7 +384,7 @@ def test_a_finished_result_is_measured_with_its_masks(run, tmp_path):
     assert set(left_alone) <= {LEFT_ALONE, Reason.COVERED, Reason.UNSURE}, "by the result's masks, or by the source"
     result = row_of(trial, "result")["measures"]
     assert result["inexact"]["value"] == 0 and result["inexact"]["count"] == sum(trial["coverage"].values())
-    assert 0.5 < result["jitter"]["value"] < 2 and result["delta_e"]["value"] > 0
+    assert 0.5 < result["jitter"]["value"] < 2 and result["flicker"]["value"] > 0
     assert WITHOUT_MASKS not in trial["notes"]
     made = Trial.load(out / "trials" / "dubbing")
     seen = made.rows[0].landmarks.valid & made.rows[1].landmarks.valid

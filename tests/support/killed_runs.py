@@ -61,6 +61,7 @@ class Attempt:
 def shrink_pieces() -> None:
     """Make every piece of work small and the search for hands tell its frames."""
     stages.SEGMENT, stages.HANDS_STRETCH, stages.HANDS_MARGIN = SEGMENT, HANDS_STRETCH, HANDS_MARGIN
+    stages.OCCLUSION_STRETCH = HANDS_STRETCH
     landmark_track.BLOCK = BLOCK
 
 
