@@ -22,6 +22,7 @@ from inference.prepared import PreparedSource, PreparedVideo, open_face, open_vi
 from inference.seen_occluders import judged_by_head, seen_from
 from inference.speaking_face import speaking_in
 from inference.turning_points import plan_timeline
+from modules.commons.device import pick_device
 from modules.commons.errors import ConfigError, FitDivergedError, GeneFaceError, NoFaceError, VideoReadError
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
@@ -120,6 +121,14 @@ def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> l
     return casts
 
 
+def asks_the_head(job: ArbitraryJob) -> bool:
+    """Whether the trained head judges what is in front: where asked, and by default where rendering it costs little.
+
+    On a CPU it takes as long as the edit itself and moves masks hardly (egs/RESULTS.md).
+    """
+    return job.occlusion == "head" or (job.occlusion == "auto" and pick_device(job.device).type == "cuda")
+
+
 def _say_or_raise(failures: Mapping[int, GeneFaceError], *, found: bool) -> None:
     """Say which faces are left as they are; where none is left to work on, the first failure is the job's."""
     if not found:
@@ -154,7 +163,7 @@ def rehearse(
             continue
         speech, general = heard[cast.sound]
         source = cast.source
-        if job.occlusion == "auto":
+        if asks_the_head(job):
             wanted = frames_to_edit(cast, timeline, job.preview)
             source = judged_by_head(source, identity.checkpoint, wanted, job.device, progress)
         motion, adaptation = own_motion(job, source, speech, general)

@@ -23,8 +23,8 @@ from modules.structures.evaluation import TRIALS
 BLEND_MODES = get_args(BlendMode)
 EvaluationMode = Literal["auto", "landmark", "audio"]
 MODES = get_args(EvaluationMode)
-OcclusionMode = Literal["auto", "appearance", "hands", "off"]
-"""What decides what is in front of a face: the trained head, the clip's clean frames, hands alone, or nothing."""
+OcclusionMode = Literal["auto", "head", "appearance", "hands", "off"]
+"""What decides what is in front of a face; 'auto' is the trained head on a GPU and the clip's clean frames on a CPU."""
 OCCLUSION_MODES = get_args(OcclusionMode)
 END_THRESHOLD = 0.01
 """GeneFace++'s: a ray ends when less than this of its light is left."""

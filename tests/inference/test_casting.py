@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from inference.casting import FaceList, cast_faces, listen, plan_job_timeline, rehearse
+from inference import casting
+from inference.casting import FaceList, asks_the_head, cast_faces, listen, plan_job_timeline, rehearse
 from inference.face_choice import FaceChoice
 from inference.jobs import ArbitraryJob
 from inference.prepared import open_video
@@ -136,6 +138,18 @@ def test_one_head_is_not_put_on_two_people(here, job, crowd, run):
 
 
 # ---- turns ----
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "asked"),
+    [
+        ("auto", "cpu", False), ("auto", "cuda", True), ("head", "cpu", True), ("appearance", "cuda", False),
+        ("hands", "cuda", False), ("off", "cuda", False),
+    ],
+)  # fmt: skip
+def test_the_head_judges_where_that_costs_little_or_is_wanted(job, monkeypatch, mode, device, asked):
+    monkeypatch.setattr(casting, "pick_device", torch.device)
+    assert asks_the_head(job(occlusion=mode, device=device)) == asked
 
 
 def test_frames_of_another_speaker_are_his(job, video, run):
