@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.structures.crops import moved_grid
+
 OUTLINE_TOLERANCE_PX = 2.0
 MIN_SEEN = 0.005
 """Share of the area from which on a thing counts as there; less is a few pixels at the rim."""
@@ -136,11 +138,9 @@ def warped_change(
     """
     if not area.any():
         return 0.0
-    rows, columns = np.indices(mask.shape, dtype=np.float32)
     carried = cv2.remap(
-        previous.astype(np.float32), columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
+        previous.astype(np.float32), *moved_grid(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return float(np.abs(mask - carried)[area].mean())
 
 

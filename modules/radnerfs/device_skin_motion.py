@@ -30,6 +30,7 @@ from modules.radnerfs.skin_motion import (
     RENDERED_DM,
     RIM_EDGES,
     RIM_WEIGHTS,
+    SHARPEST_EDGE_PX,
     STEP_PX,
     STILL_PX,
     TANGENT,
@@ -38,7 +39,6 @@ from modules.radnerfs.skin_motion import (
 from modules.radnerfs.surface_tensors import SIZE_REACH, SIZES
 from modules.video.device_grids import Grids, area, gaussian, linear
 
-_SHARPEST_EDGE_PX = 6.0
 _FROM_LIPS, _INSIDE, _REGION, _LOWER, _FACE, _MOVED, _DEPTH = 0, 1, 2, 3, 4, 5, 7
 """Columns of what is read off the meshes; the motion has two."""
 
@@ -250,7 +250,7 @@ def _carried_on(flow: Tensor, known: Tensor, edges: _Edges) -> Tensor:
     fading = (1 - STEP_PX * distance / reach.clamp(min=1e-3)).clamp(0, 1)
     outside = torch.where(inside[:, None], coarse, near * fading[:, None]) * cells.inside()[:, None]
     smooth = up(gaussian(cells, 0.7)(outside))
-    own = (edges.distance(~known, _SHARPEST_EDGE_PX) / _SHARPEST_EDGE_PX).clamp(0, 1)[:, None] * known[:, None]
+    own = (edges.distance(~known, SHARPEST_EDGE_PX) / SHARPEST_EDGE_PX).clamp(0, 1)[:, None] * known[:, None]
     merged = smooth + own * (torch.where(known[:, None], flow, smooth) - smooth)
     return torch.where(merged.abs().amax(1, keepdim=True) < STILL_PX, 0, merged)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from modules.face_model.mesh_renderer import interpolate
 from modules.face_model.model import LABEL_EYE, LABEL_MEMBRANE, FaceModel
 from modules.radnerfs.surface import PosedMesh, SurfaceHits, region_weight
-from modules.structures.carried_patch import moved_grid
+from modules.structures.crops import moved_grid
 
 HIDDEN_DM = 0.03
 """Skin whose place in the source lies this far behind what is seen there was not to be seen."""
@@ -44,7 +44,7 @@ CLOSING, OPENING, TANGENT = 2.5, 0.5, 0.3
 REACH_EDGES = 0.3
 STILL_PX, MOVED_PX = 0.01, 0.05
 """Motion that is none, and motion beyond the contour that belongs to the region."""
-_SHARPEST_EDGE_PX = 6.0
+SHARPEST_EDGE_PX = 6.0
 """Width over which a pixel's own motion takes over from the coarse grid's at the contour."""
 
 
@@ -161,7 +161,7 @@ def carried_on(flow: NDArray[np.float32], known: NDArray[np.bool_], edge_px: flo
     outside = cv2.GaussianBlur(np.where(inside[..., None], coarse, near * fading[..., None]), (0, 0), 0.7)
     smooth = cv2.resize(outside, (width, height), interpolation=cv2.INTER_LINEAR)
     depth = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
-    own = np.clip(depth / _SHARPEST_EDGE_PX, 0, 1)[..., None]
+    own = np.clip(depth / SHARPEST_EDGE_PX, 0, 1)[..., None]
     merged = smooth + own * (np.where(known[..., None], flow, smooth) - smooth)
     merged[np.abs(merged).max(axis=2) < STILL_PX] = 0
     return merged.astype(np.float32)

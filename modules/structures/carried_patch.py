@@ -50,10 +50,3 @@ class CarriedPatch:
 
 
 _MAPS = ("rendered", "paintable", "compared", "matched", "mouth_shown")
-
-
-def moved_grid(flow: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Positions (x, y) that ``cv2.remap``, to which pixel centres are whole numbers, samples for ``flow [h, w, 2]``."""
-    height, width = flow.shape[:2]
-    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    return flow[..., 0] + columns, flow[..., 1] + rows[:, None]

@@ -192,3 +192,10 @@ def _reduce(
     small = cv2.resize(rgb[y0:y1, x0:x1], (width, height), interpolation=cv2.INTER_AREA)
     image_from_small = np.array([[(x1 - x0) / width, 0, x0], [0, (y1 - y0) / height, y0], [0, 0, 1.0]])
     return np.asarray(small, dtype=np.uint8), image_from_small
+
+
+def moved_grid(flow: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Positions (x, y) that ``cv2.remap``, to which pixel centres are whole numbers, samples for ``flow [h, w, 2]``."""
+    height, width = flow.shape[:2]
+    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return flow[..., 0] + columns, flow[..., 1] + rows[:, None]

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from modules.structures.carried_patch import CarriedPatch, moved_grid
+from modules.structures.carried_patch import CarriedPatch
+from modules.structures.crops import moved_grid
 from modules.structures.frames import FramePatch
 from modules.video.linear_light import BT709, LightCurve
 
@@ -37,9 +38,10 @@ MOST_GAIN = 1.6
 """A source is never said to be lit more differently from training than this."""
 LONGEST_GAP_S = 0.5
 """A frame longer ago is not the one before."""
-_FAR = 1e-3
+FAR = 1e-3
 """Weight of skin far from the mouth, which counts where there is none nearby."""
-_LEAST = 1e-6
+LEAST = 1e-6
+"""Less weight than this is none."""
 KERNEL_SIGMAS = 4
 """How far OpenCV's Gaussians of floats reach."""
 
@@ -228,14 +230,14 @@ def _gains(
     mass = _spread(_floats(cv2.resize(weight, size, interpolation=cv2.INTER_AREA)), sigma)
     mass = mass[..., None]
     above, below = (_spread(_floats(image), sigma) + np.float32(offset) * mass for image in (lit, plain))
-    gains = np.where(mass > _LEAST, above / np.maximum(below, _LEAST), 1)
+    gains = np.where(mass > LEAST, above / np.maximum(below, LEAST), 1)
     gains = _floats(np.clip(gains, 1 / MOST_GAIN, MOST_GAIN))
     return _floats(cv2.resize(gains, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _spread(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Means over what is near, and faintly over everything."""
-    return _floats(_blurred(values, sigma) + np.float32(_FAR) * values.mean(axis=(0, 1)))
+    return _floats(_blurred(values, sigma) + np.float32(FAR) * values.mean(axis=(0, 1)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

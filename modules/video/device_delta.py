@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from modules.video.delta_transfer import (
     CELL_PX,
+    FAR,
+    LEAST,
     LIGHT_EDGES,
     MOST_GAIN,
     PLAIN,
@@ -27,13 +29,11 @@ from modules.video.delta_transfer import (
 )
 from modules.video.detail import SIGMAS
 from modules.video.device_grids import Grids, area, box_of_three, continued, gaussian, linear
+from modules.video.grain import BLUE, GREEN, LEAST_ALPHA, RED
 from modules.video.linear_light import BT709, LightCurve
 
-_FAR, _LEAST = 1e-3, 1e-6
 _REMAP_STEPS = 32
 """OpenCV rounds positions so before it interpolates linearly (not cubically)."""
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
-_LEAST_ALPHA = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,8 +169,8 @@ def with_grain(
         at_row, at_column = ((axis + offsets[:, band, k, None]) % size for k, axis in enumerate((row, column)))
         layers.append(tiles[band][at_row[:, :, None], at_column[:, None]] * strengths[:, band, None, None])
     luma, blue, red = layers[0] + layers[1], layers[2], layers[3]
-    grain = torch.stack([luma + red, luma - (_RED * red + _BLUE * blue) / _GREEN, luma + blue], 1)
-    amount = (share * (2 - share)).clamp(min=0).sqrt() / alpha.clamp(min=_LEAST_ALPHA)
+    grain = torch.stack([luma + red, luma - (RED * red + BLUE * blue) / GREEN, luma + blue], 1)
+    amount = (share * (2 - share)).clamp(min=0).sqrt() / alpha.clamp(min=LEAST_ALPHA)
     wanted = (strengths.amax(1) >= 1e-4)[:, None, None, None] & (share > 0)[:, None]
     return torch.where(wanted, (rgb + amount[:, None] * grain).clamp(0, 1), rgb)
 
@@ -184,14 +184,14 @@ def _gains(source: Tensor, carried: CarriedBatch, weight: Tensor, offset: float)
     total = _spread(area(grids, cells)(layers), cells, sigma)
     mass = total[:, 6:]
     above, below = (part + offset * mass for part in (total[:, :3], total[:, 3:6]))
-    gains = torch.where(mass > _LEAST, above / below.clamp(min=_LEAST), 1).clamp(1 / MOST_GAIN, MOST_GAIN)
+    gains = torch.where(mass > LEAST, above / below.clamp(min=LEAST), 1).clamp(1 / MOST_GAIN, MOST_GAIN)
     return linear(cells, grids)(gains)
 
 
 def _spread(values: Tensor, cells: Grids, sigma: NDArray[np.float64]) -> Tensor:
     count = torch.from_numpy(cells.size_hw.prod(axis=1).astype(np.float32)).to(values.device, non_blocking=True)
     everywhere = values.sum((2, 3)) / count[:, None]
-    return gaussian(cells, sigma)(values) + _FAR * everywhere[..., None, None]
+    return gaussian(cells, sigma)(values) + FAR * everywhere[..., None, None]
 
 
 def _carried_linearly(values: Tensor, flow: Tensor) -> Tensor:

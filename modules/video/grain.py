@@ -37,8 +37,10 @@ MOST_GRAIN = 0.05
 MOST_COARSE = 3.0
 """Coarse grain of luma or colour is at most this many times as strong as the fine one; the rest is texture."""
 _TILE = 256
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
-_LEAST_ALPHA = 0.02
+RED, GREEN, BLUE = 0.299, 0.587, 0.114
+"""Shares of luma (BT.601)."""
+LEAST_ALPHA = 0.02
+"""Grain is never strengthened as if a blend showed less of it than this."""
 _SIGMA_OF_MEDIAN = 1.4826
 _COARSE_OF_FINE = 0.02
 """Variance in the coarse band of luma of grain that has variance 1 in the fine one."""
@@ -152,7 +154,7 @@ class Grain:
             return rgb
         box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
         part = share[box]
-        amount = np.sqrt(part * (2 - part)) / np.maximum(alpha[box], np.float32(_LEAST_ALPHA))
+        amount = np.sqrt(part * (2 - part)) / np.maximum(alpha[box], np.float32(LEAST_ALPHA))
         grain = cv2.multiply(self.field(part.shape, strengths, frame), cv2.merge([amount, amount, amount]))
         result = rgb.copy()
         result[box] = np.clip(rgb[box] + grain, 0.0, 1.0)
@@ -169,7 +171,7 @@ class Grain:
             layers.append(_wrapped(tile * np.float32(strength), int(top), int(left), size_hw))
         luma, blue, red = layers[0] + layers[1], layers[2], layers[3]
         # R - Y and B - Y change no luma when green makes up for them.
-        green = luma - (_RED * red + _BLUE * blue) / _GREEN
+        green = luma - (RED * red + BLUE * blue) / GREEN
         return cv2.merge([luma + red, green, luma + blue]).astype(np.float32)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_video.occlusion_evidence import YCC_FROM_RGB
+from modules.structures.crops import moved_grid
 
 Flow = NDArray[np.float32]
 """``[S, S, 2]`` px: where each pixel of one frame lies in another, relative to itself."""
@@ -53,13 +54,7 @@ def transition(log_odds: NDArray[np.float32], appear: float, vanish: float) -> N
 
 def carried(values: NDArray[np.float32], flow: Flow) -> NDArray[np.float32]:
     """``values`` of another frame at the pixels that ``flow`` leads to."""
-    return _looked_up(values, *_places(flow))
-
-
-def _places(flow: Flow) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where ``flow`` leads to: x and y ``[S, S]`` px."""
-    line = np.arange(flow.shape[0], dtype=np.float32)
-    return flow[..., 0] + line[None], flow[..., 1] + line[:, None]
+    return _looked_up(values, *moved_grid(flow))
 
 
 def _looked_up(values: NDArray[np.float32], x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -89,7 +84,7 @@ class Link:
     @classmethod
     def of(cls, flow: Flow, rgb: NDArray[np.float32], other_rgb: NDArray[np.float32], mismatch: float) -> Link:
         """Flow is believed where it leads to the same colours."""
-        x, y = _places(flow)
+        x, y = moved_grid(flow)
         red, green, blue = cv2.split(cv2.absdiff(_looked_up(other_rgb, x, y), rgb))
         away = cv2.GaussianBlur(np.maximum(np.maximum(red, green), blue), (0, 0), BELIEF_BLUR_PX) / np.float32(mismatch)
         return cls(x, y, np.exp(-away * away))

@@ -17,7 +17,7 @@ from data_gen.utils.process_video.picture_parts import connected_parts
 from modules.structures.crops import CropMetadata, transform_points
 from modules.structures.expected_face import ExpectedFace
 from modules.structures.landmarks import FACE_OVAL, OUTER_LIP, Landmarks2D, face_height_px
-from modules.structures.masks import OcclusionTable
+from modules.structures.masks import OcclusionTable, filled
 
 FILLED, OFF = 2.0, -4.0
 """Log-odds of a filled hole and of what is no object."""
@@ -137,15 +137,8 @@ def face_parts(tables: PassTables, row: int, size: int) -> FaceParts:
     scale = size / tables.metadata.crop_size
     points = transform_points(tables.metadata.crop_from_frame(row), tables.landmarks.points[row]) * scale
     height = float(face_height_px(points))
-    face, lips = (_polygon(points[list(ring)], size) for ring in (FACE_OVAL, OUTER_LIP))
+    face, lips = (filled(points[list(ring)], (size, size)) for ring in (FACE_OVAL, OUTER_LIP))
     return FaceParts(_dilated(face, FACE_MARGIN * height), ~face, _dilated(lips, LIPS_MARGIN * height))
-
-
-def _polygon(points: NDArray[np.floating], size: int) -> NDArray[np.bool_]:
-    """Inside of a ring of points ``[N, 2]`` px."""
-    area = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(area, [np.round(points - 0.5).astype(np.int32)], 1)
-    return area > 0
 
 
 def _dilated(where: NDArray[np.bool_], reach_px: float) -> NDArray[np.bool_]:

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from modules.structures.carried_patch import CarriedPatch, moved_grid
+from modules.structures.carried_patch import CarriedPatch
+from modules.structures.crops import moved_grid
 from modules.structures.frames import FramePatch
 from modules.video.delta_transfer import CELL_PX, DeltaTransfer, in_source_light
 from modules.video.linear_light import BT709
