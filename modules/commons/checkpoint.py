@@ -68,6 +68,7 @@ def save_checkpoint(
     extra: Mapping[str, Any] | None = None,
     *,
     face_model_version: str = "",
+    kept: Collection[str] = (),
 ) -> None:
     """Write a checkpoint beside its final place, then move it there: readers see the old one or the new one.
 
@@ -78,15 +79,17 @@ def save_checkpoint(
         step: training step, >= 0.
         extra: further JSON values.
         face_model_version: version of the 3DMM the coefficients belong to.
+        kept: names of files there that the caller writes again, so that they are no loss.
 
     Raises:
-        OutputError: the directory cannot be written.
+        OutputError: the directory cannot be written, or holds something else than a checkpoint, which would be lost.
     """
     if "model" not in tensors or any(isinstance(group, Tensor) for group in tensors.values()):
         raise ValueError("tensors must be {'model': {name: tensor}, ...}")
     directory = Path(directory)
     partial = directory.with_name(f"{directory.name}.tmp.{os.getpid()}")
     try:
+        _refuse_to_replace_others(directory, kept)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         _write_files(partial, tensors, config, step, dict(extra or {}), face_model_version)
@@ -149,6 +152,14 @@ def _write_files(
         "extra": extra,
     }
     (folder / "checkpoint.json").write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+
+
+def _refuse_to_replace_others(directory: Path, kept: Collection[str]) -> None:
+    """What is replaced is deleted: only an older checkpoint, or an empty folder, may be."""
+    if not directory.exists() or (directory / "checkpoint.json").is_file():
+        return
+    if {path.name for path in directory.iterdir()} - set(kept):
+        raise OutputError(f"{directory}: holds other things than a checkpoint, which would be lost; give another name.")
 
 
 def _previous(directory: Path) -> Path:

@@ -6,6 +6,7 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,15 @@ _ARRAY_PARTS: dict[str, Any] = {
     "dtype": np.dtype,
     "multiarray._reconstruct": getattr(multiarray, "_reconstruct"),  # noqa: B009
     "multiarray.scalar": multiarray.scalar,
-    "numeric._frombuffer": getattr(numeric, "_frombuffer"),  # noqa: B009
 }
-"""What arrays and their numbers are rebuilt with, below ``numpy``, ``numpy.core`` and ``numpy._core``."""
+"""What arrays and their numbers are rebuilt with, below ``numpy``, ``numpy.core`` and ``numpy._core``.
+
+All of it is C, on which a pickle cannot set attributes; Python functions are handed out as new ones (see below).
+"""
 _CONTAINERS = {kind.__name__: kind for kind in (set, frozenset, complex, bytearray)}
 _DAMAGE = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError,
-    UnicodeDecodeError, OverflowError, MemoryError, RecursionError, OSError, SyntaxError,
+    UnicodeDecodeError, OverflowError, MemoryError, RecursionError, OSError, SyntaxError, TokenError,
 )  # fmt: skip
 """What bytes that are no pickle, or only the start of one, raise; the last two come out of NumPy's header."""
 
@@ -53,6 +56,8 @@ def _data_type(module: str, name: str) -> Any:
     if package != "numpy":
         return None
     inner = part.removeprefix("core").removeprefix("_core").removeprefix(".")
+    if (inner, name) == ("numeric", "_frombuffer"):
+        return _array_of_bytes()
     return _ARRAY_PARTS.get(f"{inner}.{name}" if inner else name)
 
 
@@ -65,6 +70,16 @@ def _latin1_bytes() -> Callable[[str, str], bytes]:
         return text.encode("latin1")
 
     return encode
+
+
+def _array_of_bytes() -> Callable[..., Any]:
+    """How newer pickles spell arrays: NumPy's own function, whose defaults a pickle could change for everybody."""
+    rebuild = getattr(numeric, "_frombuffer")  # noqa: B009
+
+    def array(*arguments: Any) -> Any:
+        return rebuild(*arguments)
+
+    return array
 
 
 def read_pickled_array(file: Path) -> Any:

@@ -25,6 +25,8 @@ IDENTITIES = CHECKPOINTS / "identities"
 POSTNETS = CHECKPOINTS / "postnets"
 OCCLUDER_HAND_FILE = CHECKPOINTS / "occluder_set" / "hand.npz"
 MANIFEST_FILE = CHECKPOINTS / "manifest.json"
+DOWNLOADS_FILE = CHECKPOINTS / "downloads.json"
+DOWNLOADS_LOCK = CHECKPOINTS / "downloads.lock.json"
 PORTRAIT_DATASET = "portrait_dataset.npz"
 """What a clip of GeneFace++'s is imported as; ``trainval_dataset.npz`` is this project's own kind."""
 
@@ -139,3 +141,45 @@ class VideoWorkspace:
     @property
     def portrait_dataset(self) -> Path:
         return self.binary / PORTRAIT_DATASET
+
+    @property
+    def portrait_plan(self) -> Path:
+        """Which frames of a portrait's clip are shown, and what square of them."""
+        return self.processed / "portrait_plan.npz"
+
+    @property
+    def portrait_speech(self) -> Path:
+        """Features of the video's own sound, the same for all of its faces."""
+        return self.video_folder / "portrait_speech.npz"
+
+    @property
+    def gt_imgs(self) -> Path:
+        """The square frames; this and the folders below are called as GeneFace++ calls them."""
+        return self.processed / "gt_imgs"
+
+    @property
+    def segmaps(self) -> Path:
+        return self.processed / "segmaps"
+
+    @property
+    def head_imgs(self) -> Path:
+        return self.processed / "head_imgs"
+
+    @property
+    def inpaint_torso_imgs(self) -> Path:
+        return self.processed / "inpaint_torso_imgs"
+
+    @property
+    def background_plate(self) -> Path:
+        """What is behind the person."""
+        return self.processed / "bg.png"
+
+    @property
+    def bg_imgs(self) -> Path:
+        """What is behind the person in each frame; there only where the camera moves."""
+        return self.processed / "bg_imgs"
+
+    @property
+    def com_imgs(self) -> Path:
+        """The frames as they are learnt: the person before what is behind it."""
+        return self.processed / "com_imgs"

@@ -24,6 +24,7 @@ _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 """Mean and deviation of the pictures AlexNet was trained on, for values in -1..1."""
 _TINY = 1e-8
+_REMEDY = "fetch it with: bash scripts/download_models.sh lpips"
 _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
 Window = tuple[int, int, int, int]
@@ -37,10 +38,6 @@ class _Kind:
     title: str
     file: str
     taps: tuple[int, ...]
-
-    @property
-    def address(self) -> str:
-        return f"https://download.pytorch.org/models/{self.file}"
 
 
 _KINDS: dict[Network, _Kind] = {
@@ -144,8 +141,7 @@ def load_lpips(weights: Path, device: torch.device | str = "cpu", network: Netwo
         ) from error
     if not weights.is_file():
         raise BackendUnavailableError(
-            f"LPIPS needs torchvision's {kind.title} weights, and {weights} is not there; "
-            f"fetch {kind.address} and put it there."
+            f"LPIPS needs torchvision's {kind.title} weights, and {weights} is not there; {_REMEDY}."
         )
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
         features = build(weights=None).features
@@ -159,14 +155,14 @@ def load_lpips(weights: Path, device: torch.device | str = "cpu", network: Netwo
 
 def _fill(features: nn.Sequential, file: Path, kind: _Kind) -> None:
     """Put the ``features.*`` tensors of a checkpoint into the stack."""
-    state = _read_tensors(file, f"fetch {kind.address}.")
+    state = _read_tensors(file, f"{_REMEDY}.")
     prefix = "features."
     own = {name.removeprefix(prefix): value.float() for name, value in state.items() if name.startswith(prefix)}
     try:
         features.load_state_dict(own, strict=True, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{file}: these are not {kind.title}'s weights ({first_line(error)}); fetch {kind.address}."
+            f"{file}: these are not {kind.title}'s weights ({first_line(error)}); {_REMEDY}."
         ) from error
 
 

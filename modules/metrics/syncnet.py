@@ -41,7 +41,7 @@ _MFCC_PER_FRAME = 4
 _SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
 _MEDIAN_FRAMES = 13
 _WHERE_TO_GET = (
-    "syncnet_v2.model of Oxford VGG (https://www.robots.ox.ac.uk/~vgg/software/lipsync, "
+    "syncnet_v2.model of Oxford VGG (bash scripts/download_models.sh syncnet; "
     "also linked from github.com/joonson/syncnet_python)"
 )
 

@@ -25,6 +25,7 @@ from modules.commons.official_checkpoint import (
     read_official_hparams,
     read_official_state,
 )
+from modules.commons.workspace import ROOT, VideoWorkspace
 from modules.face_model.bfm import BFM_VERSION_PREFIX
 from modules.radnerfs.backends.base import RenderBackend
 from modules.radnerfs.config import (
@@ -60,7 +61,7 @@ class ImportedPortraitConfig:
 
     Attributes:
         task_cls: GeneFace++'s name of the task that trained it.
-        video_id: the clip it was trained on.
+        video_id: the clip it was trained on, below data_root (relative paths lie below the repository).
         portrait: sizes, and how it is rendered.
         smooth_camera_path, camera_kernel: whether the head's pose is smoothed over time, over how many frames (odd).
         background: behind the person: '' = the clip's own, 'white', 'black', or a picture's path.
@@ -69,10 +70,16 @@ class ImportedPortraitConfig:
     task: Literal["portrait"] = "portrait"
     task_cls: str = ""
     video_id: str = ""
+    data_root: Path = Path("data")
     portrait: PortraitConfig = field(default_factory=PortraitConfig)
     smooth_camera_path: bool = True
     camera_kernel: int = 7
     background: str = ""
+
+    @property
+    def workspace(self) -> VideoWorkspace:
+        """Where the clip lies."""
+        return VideoWorkspace(self.video_id, ROOT / self.data_root)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,6 +149,7 @@ def portrait_of_state(
 
 
 def _filled(config: ImportedPortraitConfig, tensors: Mapping[str, Tensor], backend: RenderBackend | None) -> Portrait:
+    _check_sizes(config, tensors)
     portrait = Portrait(config.portrait, backend).eval()
     wanted = {key: value for key, value in portrait.state_dict().items() if key.endswith(".offsets")}
     different = [key for key, value in wanted.items() if key in tensors and not torch.equal(tensors[key], value)]
@@ -149,6 +157,17 @@ def _filled(config: ImportedPortraitConfig, tensors: Mapping[str, Tensor], backe
         raise ValueError(f"the levels of {different[0].removesuffix('.offsets')} are not those of its configuration")
     portrait.load_state_dict(dict(tensors), strict=True)
     return portrait
+
+
+def _check_sizes(config: ImportedPortraitConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors have the sizes that their configuration asks for, before any memory is taken: it may ask for anything."""
+    with torch.device("meta"):
+        wanted = Portrait(config.portrait).state_dict()
+    for key, value in wanted.items():
+        if key in tensors and tensors[key].shape != value.shape:
+            raise ValueError(
+                f"{key} has the shape {list(tensors[key].shape)}, its configuration asks for {list(value.shape)}"
+            )
 
 
 def _load_imported(path: Path, device: torch.device | str, backend: RenderBackend | None) -> OfficialPortrait:
@@ -168,6 +187,8 @@ def save_portrait(
     directory: Path,
     hparams: Mapping[str, Any],
     more: Mapping[str, Mapping[str, Tensor]] | None = None,
+    *,
+    face_model_version: str = BFM_VERSION_PREFIX,
 ) -> None:
     """Write a portrait as a checkpoint of this project.
 
@@ -176,13 +197,14 @@ def save_portrait(
         directory: the checkpoint; an older one there is replaced.
         hparams: GeneFace++'s own keys, kept beside it so that nothing it knew is lost.
         more: further groups of tensors, such as an optimiser's.
+        face_model_version: of the coefficients that it was trained with.
 
     Raises:
         OutputError: the directory cannot be written.
     """
     tensors = {"model": official.portrait.state_dict(), **(more or {})}
     extra = {"geneface_hparams": dict(hparams), "imported_from": str(official.source)}
-    save_checkpoint(directory, tensors, official.config, official.step, extra, face_model_version=BFM_VERSION_PREFIX)
+    save_checkpoint(directory, tensors, official.config, official.step, extra, face_model_version=face_model_version)
 
 
 def imported_config(tensors: Mapping[str, Tensor], hparams: Mapping[str, Any]) -> ImportedPortraitConfig:
@@ -213,6 +235,7 @@ def imported_config(tensors: Mapping[str, Tensor], hparams: Mapping[str, Any]) -
     return ImportedPortraitConfig(
         task_cls=task_cls,
         video_id=str(hparams.get("video_id", "")),
+        data_root=data_root_of_hparams(hparams),
         portrait=portrait,
         smooth_camera_path=bool(hparams.get("infer_smooth_camera_path", True)),
         camera_kernel=int(number(hparams, "infer_smooth_camera_path_kernel_size", 7)),
@@ -359,3 +382,16 @@ def offset_of_hparams(hparams: Mapping[str, Any]) -> tuple[float, float, float]:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{CONFIG_NAME}: camera_offset must be three numbers, got {values!r}") from error
     return x, y, z
+
+
+def data_root_of_hparams(hparams: Mapping[str, Any]) -> Path:
+    """``data`` of a configuration's ``binary_data_dir: data/binary/videos``.
+
+    Raises:
+        ConfigError: it ends in other folders.
+    """
+    binary = str(hparams.get("binary_data_dir") or "data/binary/videos")
+    path = Path(binary)
+    if path.parts[-2:] != ("binary", "videos"):
+        raise ConfigError(f"binary_data_dir is {binary!r}; it must end in binary/videos, as data/binary/videos does")
+    return path.parent.parent

@@ -185,7 +185,8 @@ def write_checkpoint(
         "cross_validation": table,
     }
     tensors = {"model": {name: _small(value) for name, value in model.state_dict().items()}}
-    save_checkpoint(out_dir, tensors, config, config.max_updates, extra, face_model_version=first.face_model_version)
+    version = first.face_model_version
+    save_checkpoint(out_dir, tensors, config, config.max_updates, extra, face_model_version=version, kept=kept)
     card = model_card(config, extra, facts.names)
     for name, text in {**kept, "MODEL_CARD.md": card}.items():
         (out_dir / name).write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
 """HuBERT features as official GeneFace++ checkpoints want them: 1024 values, 50 rows a second.
 
 Reads: a folder with facebook/hubert-large-ls960-ft (config.json and weights), through ``transformers`` (an optional
-package). Writes: nothing; the download that ``allow_download`` asks for fills that folder.
+package). Writes: nothing; ``scripts/download_models.sh hubert`` fills that folder.
 
 GeneFace++'s way of cutting is kept, because its network learnt from it: the whole recording is brought to mean 0 and
 variance 1 at once, then 20 s pieces of 1000 rows are encoded one by one, without overlap.
@@ -42,20 +42,19 @@ class HubertExtractor:
     Args:
         folder: where the model lies.
         device: where it runs.
-        allow_download: fetch it into ``folder`` when it is not there (1.3 GB).
 
     Raises:
         BackendUnavailableError: transformers is not installed.
-        ModelFileError: the model is missing and no download was asked for, the download failed, or it cannot be read.
+        ModelFileError: the model is missing or cannot be read.
     """
 
     name = "hubert-large-ls960-ft"
     rate_hz = float(RATE_HZ)
     first_s = FIELD / 2 / SAMPLE_RATE_HZ
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu", *, allow_download: bool = False) -> None:
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
-        self._model = _load_model(folder, allow_download=allow_download).to(self._device).eval()
+        self._model = _load_model(folder).to(self._device).eval()
         self.width = int(self._model.config.hidden_size)
 
     def extract(self, clip: AudioClip) -> AudioFeatures:
@@ -87,7 +86,7 @@ def _moments(samples: NDArray[np.float32]) -> tuple[float, float]:
     return mean, float(np.sqrt(variance + _EPSILON))
 
 
-def _load_model(folder: Path, *, allow_download: bool) -> Any:
+def _load_model(folder: Path) -> Any:
     try:
         from transformers import HubertModel
     except ImportError as error:
@@ -95,21 +94,10 @@ def _load_model(folder: Path, *, allow_download: bool) -> Any:
             "HuBERT features need the package transformers, which is not installed; run: pip install transformers"
         ) from error
     if not (folder / "config.json").is_file():
-        if not allow_download:
-            raise ModelFileError(
-                f"{folder}: {MODEL_ID} is not there; put its files into that folder, or ask for the download (1.3 GB)"
-            )
-        _download(folder)
+        raise ModelFileError(
+            f"{folder}: {MODEL_ID} is not there; fetch it (1.3 GB) with: bash scripts/download_models.sh hubert"
+        )
     try:
         return HubertModel.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{folder}: {MODEL_ID} cannot be read ({first_line(error)}); fetch it anew") from error
-
-
-def _download(folder: Path) -> None:
-    from huggingface_hub import snapshot_download  # comes with transformers
-
-    try:
-        snapshot_download(MODEL_ID, local_dir=folder, allow_patterns=["*.json", "*.bin", "*.safetensors"])
-    except OSError as error:
-        raise ModelFileError(f"{MODEL_ID} could not be downloaded ({first_line(error)}); check the network") from error

@@ -53,7 +53,6 @@ def build_extractor(
     *,
     device: torch.device | str = "cpu",
     weights: Path | None = None,
-    allow_download: bool = False,
 ) -> FeatureExtractor:
     """The extractor of that name.
 
@@ -63,7 +62,6 @@ def build_extractor(
             at most 0.4 s; ``hubert``, ``mel`` and ``f0`` are GeneFace++'s.
         device: where networks run.
         weights: file (Whisper) or folder (HuBERT) of the weights; None = their place below checkpoints/.
-        allow_download: fetch HuBERT when it is not there.
 
     Raises:
         ConfigError: there is no such extractor.
@@ -74,7 +72,7 @@ def build_extractor(
         reach = STREAMING if name == "whisper-streaming" else OFFLINE
         return WhisperEncoder(weights or whisper_file(name), device, reach)
     if name == "hubert":
-        return HubertExtractor(weights or HUBERT_DIR, device, allow_download=allow_download)
+        return HubertExtractor(weights or HUBERT_DIR, device)
     if name == "mel":
         return MelExtractor()
     if name == "f0":

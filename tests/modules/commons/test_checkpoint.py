@@ -177,3 +177,18 @@ def test_an_unwritable_place_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the checkpoint"):
         save_checkpoint(tmp_path / "file" / "c", tensors(), Config(), 0)
+
+
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, saved):
+    """`--out checkpoints` by mistake: replacing deletes what was there."""
+    for name in ("home", "checkpoints"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "precious").write_text("years of work")
+        with pytest.raises(OutputError, match="holds other things than a checkpoint, which would be lost"):
+            save_checkpoint(tmp_path / name, tensors(), Config(), 0)
+        assert (tmp_path / name / "inner" / "precious").read_text() == "years of work"
+    assert not list(tmp_path.glob("*.tmp*"))
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", saved):
+        save_checkpoint(folder, tensors(), Config(), 1)
+        assert load_checkpoint(folder).step == 1

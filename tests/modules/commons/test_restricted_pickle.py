@@ -9,6 +9,9 @@ import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy._core import multiarray, numeric
 
 from modules.commons.errors import CheckpointError
 from modules.commons.restricted_pickle import RefusedError, read_pickled, read_pickled_array
@@ -73,6 +76,51 @@ def test_anything_else_is_refused_by_name(name, protocol, tmp_path):
         read_pickled_array(file)
     assert "nothing in it was run" in str(caught.value) and "\n" not in str(caught.value)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("state", [(None, {"__defaults__": ("poison",)}), {"poison": 1}])
+def test_a_pickle_leaves_nothing_on_numpys_functions(state):
+    """BUILD sets attributes on whatever was named: on a function of NumPy's that would stay for everybody."""
+    functions = [getattr(numeric, "_frombuffer"), getattr(multiarray, "_reconstruct"), multiarray.scalar]  # noqa: B009
+    before = [(getattr(f, "__defaults__", None), dict(getattr(f, "__dict__", {}))) for f in functions]
+    built = pickle.dumps(state, 2)[2:-1] + b"b."
+    read_pickled(io.BytesIO(b"\x80\x02cnumpy.core.numeric\n_frombuffer\n" + built))
+    for name in ("multiarray._reconstruct", "multiarray.scalar"):
+        module, _, part = name.partition(".")
+        with pytest.raises((AttributeError, TypeError, pickle.UnpicklingError)):
+            read_pickled(io.BytesIO(f"\x80\x02cnumpy.core.{module}\n{part}\n".encode("latin1") + built))
+    for named in (b"numpy\nndarray", b"numpy\ndtype", b"builtins\nset", b"builtins\nbytearray"):
+        with pytest.raises((AttributeError, TypeError, pickle.UnpicklingError)):
+            read_pickled(io.BytesIO(b"\x80\x02c" + named + b"\n" + built))
+    assert [(getattr(f, "__defaults__", None), dict(getattr(f, "__dict__", {}))) for f in functions] == before
+
+
+@given(st.data())
+def test_flipped_bytes_are_data_or_one_sentence(whole, data):
+    changed = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    file = whole.with_name("changed.npy")
+    file.write_bytes(changed)
+    try:
+        read_pickled_array(file)
+    except CheckpointError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    file = tmp_path_factory.mktemp("pickles") / "whole.npy"
+    np.save(file, {"a": np.zeros(3), "b": [1, "text", {"c": np.float32(2)}]})
+    return file
+
+
+def test_a_header_that_stops_in_a_bracket(tmp_path):
+    file = tmp_path / "data.npy"
+    np.save(file, {"a": 1})
+    file.write_bytes(file.read_bytes().replace(b"'shape': ()", b"'shape': (("))
+    with pytest.raises(CheckpointError, match="damaged, or not a dataset of GeneFace"):
+        read_pickled_array(file)
 
 
 def test_a_single_object_and_an_array_of_them(tmp_path):
