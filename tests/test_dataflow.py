@@ -202,7 +202,7 @@ def reconfigured(section):
     return replace(config, **{section: replace(part, **change)})
 
 
-@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in ("task", "device")])
+@pytest.mark.parametrize("section", [name for name in SECTIONS if name not in ("task", "device", "portrait")])
 def test_keys_depend_on_the_configuration(section):
     direct = [stage.name for stage in STAGES if section in stage.config]
     assert direct, f"nobody heeds {section}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from data_gen.runs.binarizer_nerf import BinarizerConfig
+from data_gen.utils.mp_feature_extractors.multiclass_segmenter import multiclass_file
+from data_gen.utils.process_audio.features import HUBERT_DIR
 from data_gen.utils.process_video.face_detector import Backend
 from data_gen.utils.process_video.face_table import BeliefConfig
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
 from data_gen.utils.process_video.occlusion_pass import PassConfig
 from data_gen.utils.process_video.person_linking import LinkConfig
+from data_gen.utils.process_video.portrait_framing import Framing
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.device import DeviceName
@@ -84,6 +87,46 @@ class OcclusionStageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PortraitDataConfig:
+    """What portraits in GeneFace++'s manner are made of, beside the tables that every face has.
+
+    Attributes:
+        framing: see ``portrait_square``.
+        segmenter: 'multiclass' is MediaPipe's network with six classes, 'embedded' what stands in for it, see
+            ``head_torso_segmenter``; 'auto' takes the first when its file is there.
+        background: 'still' puts one plate behind the person in all frames, 'each' keeps each frame's own, 'auto' looks
+            whether the camera moves.
+        speech: features of the clip's own sound; 'auto' takes HuBERT when it is there and Whisper otherwise.
+        max_train_frames, max_val_frames: stored frames at most, evenly spaced; 0 is all of them.
+        max_occlusion: frames with more of the lower face covered are not learnt from.
+    """
+
+    framing: Framing = "auto"
+    segmenter: Literal["auto", "multiclass", "embedded"] = "auto"
+    background: Literal["auto", "still", "each"] = "auto"
+    speech: Literal["auto", "hubert", "whisper"] = "auto"
+    max_train_frames: int = 0
+    max_val_frames: int = 0
+    max_occlusion: float = 0.1
+
+    def __post_init__(self) -> None:
+        if min(self.max_train_frames, self.max_val_frames) < 0 or not 0 <= self.max_occlusion <= 1:
+            raise ValueError(f"needs frames >= 0 and max_occlusion in 0..1, got {self}")
+
+    def resolved(self) -> PortraitDataConfig:
+        """The same with what 'auto' means on this machine, by the files that are there."""
+        segmenter, speech = self.segmenter, self.speech
+        if segmenter == "auto":
+            segmenter = "multiclass" if multiclass_file() else "embedded"
+        if speech == "auto":
+            weights = (
+                HUBERT_DIR / name for name in ("pytorch_model.bin", "model.safetensors")
+            )  # a download's are .part
+            speech = "hubert" if any(file.is_file() for file in weights) else "whisper"
+        return replace(self, segmenter=segmenter, speech=speech)
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessVideoConfig:
     """Settings of every stage of ``data_gen/runs/process_video.py``.
 
@@ -103,10 +146,12 @@ class ProcessVideoConfig:
     occlusion: OcclusionStageConfig = field(default_factory=OcclusionStageConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     binarizer: BinarizerConfig = field(default_factory=BinarizerConfig)
+    portrait: PortraitDataConfig = field(default_factory=PortraitDataConfig)
 
     def hashed_sections(self) -> dict[str, Any]:
         """The sections as stages depend on them: what changes no result but for rounding counts as one and the same."""
         sections = asdict(self)
         if self.detect.extractor in ("auto", "torch"):
             sections["detect"]["extractor"] = "litert"
+        sections["portrait"] = asdict(self.portrait.resolved())
         return sections

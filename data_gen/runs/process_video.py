@@ -2,6 +2,7 @@
 
     python data_gen/runs/process_video.py --video_id ID            # data/raw/videos/ID.mp4
     python data_gen/runs/process_video.py --video path/to/any.mp4 --video_id ID
+    python data_gen/runs/process_video.py --video_id ID --portrait # what GeneFace++'s kind of portrait learns from
     python data_gen/runs/process_video.py --list
 
 A stage runs again only when the video, its configuration, its code schema or a stage before it changed.
@@ -25,7 +26,7 @@ from typing import Any
 if __name__ == "__main__":  # `python data_gen/runs/process_video.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data_gen.runs import stages
+from data_gen.runs import portrait_stages, stages
 from data_gen.runs.process_config import ProcessVideoConfig
 from modules.commons import hashing
 from modules.commons.config import load_config
@@ -126,6 +127,45 @@ STAGES: tuple[Stage, ...] = (
         check=stages.check_fitted_model,
     ),
 )
+PLANNED = ("portrait_plan",)
+PORTRAIT_ONLY: tuple[Stage, ...] = (
+    Stage(
+        "plan",
+        ("frame_index", *TRACKED, "occlusion", "coeffs"),
+        PLANNED,
+        ("portrait", "binarizer"),
+        1,
+        portrait_stages.plan,
+    ),
+    Stage("speech", (), ("portrait_speech",), ("portrait",), 1, portrait_stages.speech, of_face=False),
+    Stage(
+        "segment",
+        ("frame_index", *TRACKED, "hands", "occlusion", *PLANNED),
+        ("gt_imgs", "segmaps", "head_imgs", "inpaint_torso_imgs"),
+        ("portrait",),
+        2,
+        portrait_stages.segment,
+    ),
+    Stage(
+        "background",
+        (*PLANNED, "gt_imgs", "segmaps"),
+        ("background_plate", "com_imgs", "bg_imgs"),
+        ("portrait",),
+        1,
+        portrait_stages.background,
+    ),
+    Stage(
+        "portrait",
+        ("landmarks", "coeffs", *PLANNED, "portrait_speech", "background_plate", "com_imgs", "bg_imgs"),
+        ("portrait_dataset",),
+        (),
+        1,
+        portrait_stages.portrait,
+        uses_face_model=True,
+    ),
+)
+PORTRAIT_STAGES: tuple[Stage, ...] = (*(stage for stage in STAGES if stage.name != "binarize"), *PORTRAIT_ONLY)
+"""What portraits in GeneFace++'s manner learn from, instead of the last of ``STAGES``."""
 
 
 def default_config(device: DeviceName = "auto") -> Path:
@@ -164,7 +204,8 @@ def run_stages(
     """
     source_sha256 = source_sha256 or file_sha256(video)
     embedded, fitted = _model_versions(config)
-    keys = stage_keys(source_sha256, config, embedded, workspace.face, fitted)
+    every = (*STAGES, *PORTRAIT_ONLY)
+    keys = stage_keys(source_sha256, config, embedded, workspace.face, fitted, stages=every)
     ran: list[str] = []
     for stage in chosen:
         place = workspace if stage.of_face else workspace.of_video
@@ -202,15 +243,17 @@ def stage_keys(
     face_model_version: str,
     face: int = 0,
     fitted_version: str | None = None,
+    *,
+    stages: Sequence[Stage] | None = None,
 ) -> dict[str, str]:
-    """A hash per stage of all that its result depends on, earlier stages included.
+    """A hash per stage (of ``STAGES``) of all that its result depends on, earlier stages included.
 
     ``fitted_version`` is that of the model which ``config.face_model`` names, where it is not the embedded one.
     """
     sections = config.hashed_sections()
     producers: dict[str, str] = {}
     keys: dict[str, str] = {}
-    for stage in STAGES:
+    for stage in STAGES if stages is None else stages:
         version = (fitted_version if "face_model" in stage.config else None) or face_model_version
         depends = {
             "source": source_sha256,
@@ -279,20 +322,23 @@ def _write_manifest(workspace: VideoWorkspace, video: Path, source_sha256: str, 
     temporary.replace(workspace.manifest)
 
 
-def select_stages(first: str | None, only: str | None) -> tuple[tuple[Stage, ...], frozenset[str]]:
-    """The stages that ``--from`` or ``--only`` mean, and which of them run even when up to date.
+def select_stages(
+    first: str | None, only: str | None, stages: tuple[Stage, ...] | None = None
+) -> tuple[tuple[Stage, ...], frozenset[str]]:
+    """Those of ``stages`` (``STAGES``) that ``--from`` or ``--only`` mean, and which of them run even when up to date.
 
     Raises:
         ConfigError: unknown stage name.
     """
-    names = [stage.name for stage in STAGES]
+    stages = STAGES if stages is None else stages
+    names = [stage.name for stage in stages]
     wanted = only or first
     if wanted is None:
-        return STAGES, frozenset()
+        return stages, frozenset()
     if wanted not in names:
         raise ConfigError(f"unknown stage {wanted!r}; the stages are {', '.join(names)}")
     start = names.index(wanted)
-    chosen = STAGES[start : start + 1] if only else STAGES[start:]
+    chosen = stages[start : start + 1] if only else stages[start:]
     return chosen, frozenset(stage.name for stage in chosen)
 
 
@@ -304,6 +350,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     parser.add_argument("--data_root", type=Path, help="where artefacts go (default: data/)")
     parser.add_argument("--face", type=int, default=0, help="number of the face, most face area over time first")
+    parser.add_argument("--portrait", action="store_true", help="make what GeneFace++'s kind of portrait learns from")
     parser.add_argument("--list", action="store_true", help="show the stages and end")
     parser.add_argument("--from", dest="first", metavar="STAGE", help="run this stage and all after it again")
     parser.add_argument("--only", metavar="STAGE", help="run this stage alone, again")
@@ -316,8 +363,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     configure_logging()
     if arguments.list:
-        for stage in STAGES:
-            log.info("%-9s %s -> %s", stage.name, ", ".join(("video", *stage.reads)), ", ".join(stage.writes))
+        for stage in (*STAGES, *PORTRAIT_ONLY):
+            log.info("%-10s %s -> %s", stage.name, ", ".join(("video", *stage.reads)), ", ".join(stage.writes))
         return 0
     try:
         if arguments.video_id is None and arguments.video is None:
@@ -329,13 +376,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             video_id, *([arguments.data_root] if arguments.data_root else []), face=arguments.face
         )
         config = load_config(arguments.config, ProcessVideoConfig, parse_hparams(arguments.hparams))
-        chosen, forced = select_stages(arguments.first, arguments.only)
+        listed = PORTRAIT_STAGES if arguments.portrait else STAGES
+        chosen, forced = select_stages(arguments.first, arguments.only, listed)
         video = arguments.video or workspace.raw_video
         run_stages(chosen, video, workspace, config, ConsoleProgress(), forced=forced)
     except GeneFaceError as error:
         log.error("error: %s", error)
         return 1
-    log.info("%s is prepared: %s", video_id, workspace.dataset)
+    log.info("%s is prepared: %s", video_id, workspace.portrait_dataset if arguments.portrait else workspace.dataset)
     return 0
 
 

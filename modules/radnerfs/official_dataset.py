@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from modules.commons.errors import CheckpointError, first_line
 from modules.commons.restricted_pickle import read_pickled_array
 from modules.commons.workspace import PORTRAIT_DATASET
-from modules.face_model.bfm import N_BFM_EXPRESSION, N_BFM_IDENTITY
+from modules.face_model.bfm import BFM_VERSION_PREFIX, N_BFM_EXPRESSION, N_BFM_IDENTITY
 from modules.structures.cameras import CameraIntrinsics, camera_pose, fitted_translation
-from modules.structures.portrait_dataset import PortraitDataset, PortraitSamples
+from modules.structures.portrait_dataset import OFFICIAL_SPEECH, PortraitDataset, PortraitSamples
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def _dataset(values: Mapping[str, Any], video_id: str) -> PortraitDataset:
     background = _numbers(values, "bg_img", (-1, -1, 3), np.uint8)
     return PortraitDataset(
         video_id=video_id,
+        face_model_version=BFM_VERSION_PREFIX,
         identity=_numbers(values, "id", (-1, N_BFM_IDENTITY)),
         expression=_numbers(values, "exp", (-1, N_BFM_EXPRESSION)),
         euler=_numbers(values, "euler", (-1, 3)),
@@ -85,7 +86,8 @@ def _dataset(values: Mapping[str, Any], video_id: str) -> PortraitDataset:
         background=background,
         camera=_camera(values, background),
         samples=_samples(values),
-        hubert=_numbers(values, "hubert", (-1, N_HUBERT)),
+        speech=_numbers(values, "hubert", (-1, N_HUBERT)),
+        speech_extractor=OFFICIAL_SPEECH,
         mel=_numbers(values, "mel", (-1, N_MEL)),
         f0_hz=_numbers(values, "f0", (-1,)),
     )

@@ -194,6 +194,22 @@ def _reduce(
     return np.asarray(small, dtype=np.uint8), image_from_small
 
 
+def mask_elsewhere(
+    values: NDArray[np.float32], region: CropRegion, dst_from_frame: NDArray[np.float64], size_wh: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A mask ``[S, S]`` 0..1 over a region of a frame as it lies in another image of that frame, ``[H, W]``.
+
+    Args:
+        values: the mask; beyond the region there is nothing.
+        region: what the mask covers.
+        dst_from_frame: ``[3, 3]`` map of continuous frame pixels to the image's.
+        size_wh: of the image.
+    """
+    dst_from_mask = dst_from_frame @ region.frame_from_crop(values.shape[0])
+    warped = warp_affine(values, dst_from_mask, size_wh, flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT)
+    return np.clip(warped, 0, 1).astype(np.float32)
+
+
 def moved_grid(flow: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Positions (x, y) that ``cv2.remap``, to which pixel centres are whole numbers, samples for ``flow [h, w, 2]``."""
     height, width = flow.shape[:2]

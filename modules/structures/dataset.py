@@ -199,11 +199,11 @@ def write_crop(
     """
     if occluder is not None and occluder.any():
         levels = np.round(occluder.astype(np.float32) * 255).astype(np.uint8)
-        _write_image(crops_dir / f"{row:06d}_mask.png", levels, [])
+        write_image(crops_dir / f"{row:06d}_mask.png", levels, [])
     options = [
         cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ]  # fmt: skip
-    _write_image(crop_path(crops_dir, row), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
+    write_image(crop_path(crops_dir, row), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
 
 
 def crop_path(crops_dir: Path, row: int) -> Path:
@@ -211,7 +211,12 @@ def crop_path(crops_dir: Path, row: int) -> Path:
     return crops_dir / f"{row:06d}.jpg"
 
 
-def _write_image(path: Path, image: NDArray, options: list[int]) -> None:
+def write_image(path: Path, image: NDArray, options: list[int]) -> None:
+    """Encode a picture in OpenCV's channel order as its name's ending says, and write it through a temporary name.
+
+    Raises:
+        ValueError: it cannot be encoded so.
+    """
     done, data = cv2.imencode(path.suffix, image, options)
     if not done:
         raise ValueError(f"{path} cannot be encoded from an image of shape {image.shape}")

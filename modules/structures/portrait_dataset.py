@@ -1,20 +1,25 @@
-"""A prepared clip as GeneFace++ trains and drives portraits with: BFM coefficients, names of pictures, its speech.
+"""A prepared clip as GeneFace++ trains and drives portraits with: coefficients, names of pictures, its speech.
 
-One ``.npz`` without pickle. GeneFace++'s own file stores translations seen from the camera (z minus 10); here they are
-stored as fitted, as everywhere in this project, and ``dataset_translation`` gives GeneFace++'s.
+One ``.npz`` without pickle. Its coefficients are BFM2009's where it comes from GeneFace++, else of the model that the
+clip was fitted with; ``face_model_version`` says which. GeneFace++'s own file stores translations seen from the camera
+(z minus 10); here they are stored as fitted, as everywhere in this project, and ``dataset_translation`` gives
+GeneFace++'s.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modules.structures.cameras import CameraIntrinsics, camera_pose, dataset_translation
 
-PORTRAIT_SCHEMA = "portrait-dataset/1"
+PORTRAIT_SCHEMA = "portrait-dataset/2"
+OFFICIAL_SPEECH = "hubert-large-ls960-ft"
+"""The features that GeneFace++'s datasets hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +31,8 @@ class PortraitSamples:
         frame_files: the frame before the still background. head_files, torso_files: RGBA pictures of the parts.
             All are paths relative to where the data lies.
         face_rect, lip_rect: int64 ``[N, 4]`` (left, right, top, bottom) px, half-open.
+        background_files: what is behind the person in each frame, where the camera moves; empty = the clip's still
+            background, in every frame.
     """
 
     rows: NDArray[np.int64]
@@ -35,10 +42,12 @@ class PortraitSamples:
     torso_files: tuple[str, ...]
     face_rect: NDArray[np.int64]
     lip_rect: NDArray[np.int64]
+    background_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.rows)
-        lengths = {len(self.is_train), len(self.frame_files), len(self.head_files), len(self.torso_files)}
+        behind = len(self.background_files) or count
+        lengths = {len(self.is_train), len(self.frame_files), len(self.head_files), len(self.torso_files), behind}
         rects = {self.face_rect.shape, self.lip_rect.shape}
         if count == 0 or lengths != {count} or rects != {(count, 4)}:
             raise ValueError(
@@ -55,16 +64,21 @@ class PortraitDataset:
 
     Attributes:
         video_id: name of the clip.
-        identity: ``[1, 80]`` or ``[T, 80]``. expression: ``[T, 64]``. Both BFM2009's.
+        face_model_version: of the model that the coefficients belong to. BFM2009's begins with ``bfm-``; a dataset of
+            GeneFace++'s does not say which file it was made with, and has that beginning alone.
+        identity: ``[1, I]`` or ``[T, I]``. expression: ``[T, E]``.
         euler: ``[T, 3]`` rad. translation: ``[T, 3]`` as fitted, see ``FaceModelCoeffs``.
         eye_area: ``[T]`` of ``keypoints.eye_area_percent``.
         background: uint8 RGB ``[H, W, 3]``, what is behind the person.
-        camera: of the square frames.
+        camera: of the square frames, the same in all of them; the principal point need not be their centre.
         samples: the stored pictures.
-        hubert: ``[Th, 1024]`` at 50 Hz. mel: ``[Tm, 80]``. f0_hz: ``[Tm]``, 0 where unvoiced. Of the clip's own sound.
+        speech: ``[Th, C]`` rows of the features ``speech_extractor``. mel: ``[Tm, 80]``. f0_hz: ``[Tm]``, 0 where
+            unvoiced. All at 50 Hz, of the clip's own sound; without rows where it has none, or nothing can make them.
+        correction: ``[I, E]`` of the person's expression units, see ``FittedPerson``; None = none.
     """
 
     video_id: str
+    face_model_version: str
     identity: NDArray[np.float32]
     expression: NDArray[np.float32]
     euler: NDArray[np.float32]
@@ -73,15 +87,20 @@ class PortraitDataset:
     background: NDArray[np.uint8]
     camera: CameraIntrinsics
     samples: PortraitSamples
-    hubert: NDArray[np.float32]
+    speech: NDArray[np.float32]
+    speech_extractor: str
     mel: NDArray[np.float32]
     f0_hz: NDArray[np.float32]
+    correction: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.expression)
         shapes = (self.euler.shape, self.translation.shape, self.eye_area.shape)
         if shapes != ((count, 3), (count, 3), (count,)) or len(self.identity) not in (1, count):
             raise ValueError(f"coefficients disagree: {count} frames, got {self.identity.shape}, {shapes}")
+        wanted = (self.identity.shape[1], self.expression.shape[1])
+        if self.correction is not None and self.correction.shape != wanted:
+            raise ValueError(f"a correction of these units must be {wanted}, got {self.correction.shape}")
         if self.samples.rows.min() < 0 or self.samples.rows.max() >= count:
             raise ValueError(f"samples name rows up to {self.samples.rows.max()}, the clip has {count} frames")
         if self.background.shape != (self.camera.height, self.camera.width, 3):
@@ -105,7 +124,13 @@ class PortraitDataset:
         parts = {name: getattr(self, name) for name in _ARRAYS}
         names = (*_SAMPLE_ARRAYS, *_SAMPLE_FILES)
         parts.update({f"samples_{name}": np.array(getattr(self.samples, name)) for name in names})
-        parts.update(schema=np.array(PORTRAIT_SCHEMA), video_id=np.array(self.video_id), camera=self.camera.as_array())
+        parts.update({name: np.array(getattr(self, name)) for name in _NAMES})
+        none = np.zeros((0, 0), np.float32)
+        parts.update(
+            schema=np.array(PORTRAIT_SCHEMA),
+            camera=self.camera.as_array(),
+            correction=none if self.correction is None else self.correction,
+        )
         np.savez(temporary, allow_pickle=False, **parts)
         temporary.replace(path)
 
@@ -120,26 +145,20 @@ class PortraitDataset:
             found = str(data["schema"]) if "schema" in data else "none"
             if found != PORTRAIT_SCHEMA:
                 raise ValueError(f"{path} holds schema {found}, expected {PORTRAIT_SCHEMA}")
-            frame_files, head_files, torso_files = (tuple(data[f"samples_{name}"].tolist()) for name in _SAMPLE_FILES)
-            samples = PortraitSamples(
-                rows=data["samples_rows"],
-                is_train=data["samples_is_train"],
-                frame_files=frame_files,
-                head_files=head_files,
-                torso_files=torso_files,
-                face_rect=data["samples_face_rect"],
-                lip_rect=data["samples_lip_rect"],
-            )
+            files: dict[str, Any] = {name: tuple(data[f"samples_{name}"].tolist()) for name in _SAMPLE_FILES}
+            tables: dict[str, Any] = {name: data[f"samples_{name}"] for name in _SAMPLE_ARRAYS}
             return cls(
-                video_id=str(data["video_id"]),
                 camera=CameraIntrinsics.from_array(data["camera"]),
-                samples=samples,
+                samples=PortraitSamples(**tables, **files),
+                correction=data["correction"] if data["correction"].size else None,
+                **{name: str(data[name]) for name in _NAMES},
                 **{name: data[name] for name in _ARRAYS},
             )
 
 
 _SAMPLE_ARRAYS = ("rows", "is_train", "face_rect", "lip_rect")
-_SAMPLE_FILES = ("frame_files", "head_files", "torso_files")
+_SAMPLE_FILES = ("frame_files", "head_files", "torso_files", "background_files")
+_NAMES = ("video_id", "face_model_version", "speech_extractor")
 _ARRAYS = (
-    "identity", "expression", "euler", "translation", "eye_area", "background", "hubert", "mel", "f0_hz",
+    "identity", "expression", "euler", "translation", "eye_area", "background", "speech", "mel", "f0_hz",
 )  # fmt: skip

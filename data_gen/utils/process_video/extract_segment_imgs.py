@@ -26,7 +26,7 @@ from modules.commons.errors import CheckpointError, GeneFaceError
 from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import VideoWorkspace
-from modules.structures.dataset import NeRFDataset
+from modules.structures.dataset import NeRFDataset, write_image
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +57,7 @@ def extract_segment_imgs(
         if not path.exists():
             rgb = dataset.crop(index)
             person = cut_out(rgb, segmenter.segment(rgb), dataset.occluder(index))
-            done, data = cv2.imencode(".png", cv2.cvtColor(person, cv2.COLOR_RGBA2BGRA))
-            if not done:
-                raise ValueError(f"{path} cannot be encoded")
-            temporary = path.with_suffix(".tmp.png")
-            temporary.write_bytes(data.tobytes())
-            temporary.replace(path)
+            write_image(path, cv2.cvtColor(person, cv2.COLOR_RGBA2BGRA), [])
         written.append(path)
         progress("segment", index + 1, len(dataset))
     return written

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 if __name__ == "__main__":  # run as a file, Python looks for modules in this folder, not in the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
@@ -43,7 +44,19 @@ BT709_TAGS = (1, 1, 1, 1)
 log = logging.getLogger(__name__)
 
 
-def nearest_frames(frames: Iterable[Frame], frame_rate: Fraction = FRAME_RATE) -> Iterator[tuple[int, Frame]]:
+class Timed(Protocol):
+    """Anything that is shown at a time."""
+
+    @property
+    def time_s(self) -> Fraction:
+        """Seconds."""
+        ...
+
+
+Shown = TypeVar("Shown", bound=Timed)
+
+
+def nearest_frames(frames: Iterable[Shown], frame_rate: Fraction = FRAME_RATE) -> Iterator[tuple[int, Shown]]:
     """Constant frame rate: (output number, source frame nearest in time), from the first frame's time on.
 
     Frames are repeated or dropped; one frame is kept at a time.

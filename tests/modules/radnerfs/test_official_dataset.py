@@ -23,10 +23,11 @@ def folder(tmp_path):
 
 def test_a_dataset_comes_over_complete(folder):
     values, dataset = official_dataset(), load_portrait_dataset(folder)
-    assert dataset.video_id == "May" and len(dataset) == 22
+    assert dataset.video_id == "May" and len(dataset) == 22 and dataset.face_model_version == "bfm-"
+    assert dataset.speech_extractor == "hubert-large-ls960-ft" and dataset.correction is None
     for key, mine in (
         ("id", dataset.identity), ("exp", dataset.expression), ("euler", dataset.euler), ("bg_img", dataset.background),
-        ("eye_area_percent", dataset.eye_area), ("hubert", dataset.hubert), ("mel", dataset.mel), ("f0", dataset.f0_hz),
+        ("eye_area_percent", dataset.eye_area), ("hubert", dataset.speech), ("mel", dataset.mel), ("f0", dataset.f0_hz),
     ):  # fmt: skip
         np.testing.assert_array_equal(mine, values[key])
     samples = dataset.samples
@@ -50,7 +51,7 @@ def test_our_file_holds_the_same(folder, tmp_path):
     dataset.save(tmp_path / "portrait_dataset.npz")
     again = load_portrait_dataset(tmp_path / "portrait_dataset.npz")
     assert again.samples.head_files == dataset.samples.head_files and again.camera == dataset.camera
-    for name in ("identity", "translation", "background", "hubert", "f0_hz"):
+    for name in ("identity", "translation", "background", "speech", "f0_hz"):
         np.testing.assert_array_equal(getattr(again, name), getattr(dataset, name))
         assert getattr(again, name).dtype == getattr(dataset, name).dtype
     assert [file.name for file in tmp_path.iterdir() if "tmp" in file.name] == []
@@ -117,7 +118,7 @@ def test_other_files(tmp_path):
     with pytest.raises(CheckpointError, match="holds a ndarray, not GeneFace"):
         load_portrait_dataset(tmp_path / "list.npy")
     np.savez(tmp_path / "other.npz", schema=np.array("radnerf-dataset/2"))
-    with pytest.raises(CheckpointError, match="schema radnerf-dataset/2, expected portrait-dataset/1"):
+    with pytest.raises(CheckpointError, match="schema radnerf-dataset/2, expected portrait-dataset/2"):
         load_portrait_dataset(tmp_path / "other.npz")
     with pytest.raises(CheckpointError, match="import it again"):
         load_portrait_dataset(tmp_path / "none.npz")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modules.structures.crops import CropMetadata, CropRegion, transform_points, warp_affine
+from modules.structures.crops import CropMetadata, CropRegion, mask_elsewhere, transform_points, warp_affine
 
 regions = st.builds(
     CropRegion, st.floats(-500, 2000), st.floats(-500, 2000), st.floats(8, 3000), st.floats(-math.pi, math.pi)
@@ -86,3 +86,14 @@ def test_metadata_needs_a_region_and_a_known_size():
         CropMetadata((), (10, 10), 256)
     with pytest.raises(ValueError, match="crop_size"):
         CropMetadata((CropRegion(1, 1, 1),), (10, 10), 300)
+
+
+def test_a_mask_over_a_region_lies_at_the_same_place_of_another_image():
+    mask = np.zeros((8, 8), np.float32)
+    mask[:, 4:] = 1  # the right half of a square around (30, 20)
+    square = CropRegion(30.0, 20.0, 16.0)
+    in_frame = mask_elsewhere(mask, square, np.eye(3), (60, 40))
+    assert in_frame.shape == (40, 60) and in_frame.max() == 1
+    assert in_frame[14:26, 32:36].min() == 1 and not in_frame[:, :28].any() and not in_frame[:10].any()
+    other = CropRegion(30.0, 20.0, 32.0).crop_from_frame(64)  # twice as large, the square in its middle
+    np.testing.assert_allclose(mask_elsewhere(mask, square, other, (64, 64)).sum(), 4 * in_frame.sum(), rtol=0.02)
