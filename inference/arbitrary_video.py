@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from inference.devices import render_devices
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
-from inference.edited_frames import EditedFrame, State, Wanted, edited_on_devices, edited_one_by_one
+from inference.edited_frames import EditedFrame, Editor, State, Wanted, edited_on_devices, edited_one_by_one
 from inference.extras import Extras
 from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.mask_overlay import MaskOverlay, ShownFace
 from inference.motion_to_frames import IdentityRenderer
+from inference.portrait_editor import PortraitEditor, portrait_identity
 from inference.prepared import PreparedSource, PreparedVideo, prepare_training
 from inference.provenance import provenance_path
 from inference.side_videos import (
@@ -43,6 +44,7 @@ from modules.commons.hashing import file_sha256
 from modules.commons.progress import Progress
 from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
+from modules.radnerfs.official import is_portrait
 from modules.structures.audio import AudioClip
 from modules.structures.frames import Frame
 from modules.structures.masks import OcclusionTable
@@ -107,8 +109,9 @@ class EditRecord:
 
 def find_or_train_identity(job: PersonOptions, source: PreparedSource, progress: Progress) -> Identity:
     """The checkpoint the job names, else the one made from this very face of the video, else a new one."""
-    workspace = source.workspace
-    correction = source.coeffs.correction
+    workspace, correction = source.workspace, source.coeffs.correction
+    if job.head_ckpt is not None and is_portrait(job.head_ckpt):
+        return portrait_identity(job.head_ckpt, source)
     if job.head_ckpt is not None:
         check_own_correction(job.head_ckpt, source.sha256, workspace.face, correction)
         return Identity(job.head_ckpt, trained_now=False)
@@ -221,13 +224,13 @@ def _side_plans(
 
 @contextmanager
 def _edited(
-    frames: Iterable[Frame], editors: Sequence[tuple[torch.device, Sequence[FrameEditor]]], states: Sequence[State],
+    frames: Iterable[Frame], editors: Sequence[tuple[torch.device, Sequence[Editor]]], states: Sequence[State],
     wanted: Wanted,
 ) -> Generator[Iterator[EditedFrame], None, None]:  # fmt: skip
     """The frames with new lips: in batches on every device where that is possible, else one by one."""
-    in_batches = all(editor.compositor.has_device_twin for editor in editors[0][1])
-    if in_batches and (len(editors) > 1 or editors[0][0].type != "cpu"):
-        with edited_on_devices(frames, editors, states, wanted) as edited:
+    if all(one.runs_in_batches for one in editors[0][1]) and (len(editors) > 1 or editors[0][0].type != "cpu"):
+        batched = [(device, [one for one in own if isinstance(one, FrameEditor)]) for device, own in editors]
+        with edited_on_devices(frames, batched, states, wanted) as edited:
             yield edited
         return
     for editor, state in zip(editors[0][1], states, strict=True):
@@ -267,14 +270,16 @@ class _Outputs:
 
 def _editors(
     job: ArbitraryJob, timeline: Timeline, performances: Sequence[Performance], device: torch.device | None = None
-) -> list[FrameEditor]:
+) -> list[Editor]:
     """One for each face, rendering on ``device``; None = where the job says."""
     with torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext():
         return [_editor(job, timeline, part) for part in performances]
 
 
-def _editor(job: ArbitraryJob, timeline: Timeline, part: Performance) -> FrameEditor:
+def _editor(job: ArbitraryJob, timeline: Timeline, part: Performance) -> Editor:
     checkpoint, postnet = part.identity.checkpoint, job.controls.postnet_ckpt
+    if is_portrait(checkpoint):
+        return PortraitEditor(job, part.source, checkpoint, part.plan, timeline.rows, job.device)
     renderer = IdentityRenderer(checkpoint, part.source.face_model, job.device, postnet_ckpt=postnet)
     restorer = None if job.restore is None else load_restorer(job.restore, renderer.person.device)
     return FrameEditor(job, part.source, renderer, part.plan, timeline.rows, restorer)

@@ -25,6 +25,7 @@ from inference.turning_points import plan_timeline
 from modules.commons.device import pick_device
 from modules.commons.errors import ConfigError, FitDivergedError, GeneFaceError, NoFaceError, VideoReadError
 from modules.commons.progress import Progress
+from modules.radnerfs.official import is_portrait
 from modules.structures.audio import AudioClip
 from modules.structures.motion import MotionSequence
 from modules.structures.timeline import Timeline
@@ -124,8 +125,10 @@ def cast_faces(job: ArbitraryJob, video: PreparedVideo, progress: Progress) -> l
 def asks_the_head(job: ArbitraryJob) -> bool:
     """Whether the trained head judges what is in front: where asked, and by default where rendering it costs little.
 
-    On a CPU it takes as long as the edit itself and moves masks hardly (egs/RESULTS.md).
+    On a CPU it takes as long as the edit itself and moves masks hardly (egs/RESULTS.md). A portrait cannot.
     """
+    if job.head_ckpt is not None and is_portrait(job.head_ckpt):
+        return False
     return job.occlusion == "head" or (job.occlusion == "auto" and pick_device(job.device).type == "cuda")
 
 

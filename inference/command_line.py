@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import NoReturn
 
-from inference.controls import add_control_arguments
+from inference.controls import add_control_arguments, path_or_none
 from inference.jobs import END_THRESHOLD, FAST_END_THRESHOLD
 from modules.commons.errors import ConfigError
 
@@ -25,9 +24,9 @@ class CommandParser(argparse.ArgumentParser):
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags in GeneFace++'s spelling that both commands understand."""
-    parser.add_argument("--a2m_ckpt", type=Path, default=None, help="audio → motion checkpoint (default: embedded)")
-    parser.add_argument("--head_ckpt", type=Path, default=None, help="this person's checkpoint folder")
-    parser.add_argument("--torso_ckpt", type=Path, default=None, help="as --head_ckpt; wins when both are given")
+    parser.add_argument("--a2m_ckpt", type=path_or_none, help="audio → motion checkpoint (default: embedded)")
+    parser.add_argument("--head_ckpt", type=path_or_none, help="this person's checkpoint folder")
+    parser.add_argument("--torso_ckpt", type=path_or_none, help="as --head_ckpt, and wins; a portrait is shown whole")
     add_control_arguments(parser)
     parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
     parser.add_argument("--temperature", type=float, default=0.0, help="variety between takes; 0 = none")

@@ -85,6 +85,11 @@ class MotionControls:
         )
 
 
+def path_or_none(text: str) -> Path | None:
+    """A path on the command line; '' means that the flag is left out, as in GeneFace++'s ``--head_ckpt=``."""
+    return Path(text) if text else None
+
+
 def add_control_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags."""
     usual = MotionControls()
@@ -96,4 +101,4 @@ def add_control_arguments(parser: argparse.ArgumentParser) -> None:
     }
     for name, choices in CHOICES.items():
         parser.add_argument(f"--{name}", choices=choices, default=getattr(usual, name), help=helps[name])
-    parser.add_argument("--postnet_ckpt", type=Path, help="this person's post-net (default: none)")
+    parser.add_argument("--postnet_ckpt", type=path_or_none, help="this person's post-net (default: none)")

@@ -7,7 +7,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from modules.face_model.bfm import BfmModel
 from modules.face_model.model import ARKIT_NAMES, MOUTH_UNITS, FaceModel
 from modules.postnet.person_motion import PersonMotion
 from modules.structures.audio import AudioClip
-from modules.structures.crops import CropMetadata, warp_affine
+from modules.structures.crops import CropMetadata, mask_elsewhere
 from modules.structures.landmarks import lip_opening
 from modules.structures.masks import OcclusionMask, OcclusionTable
 from modules.structures.motion import MotionSequence
@@ -188,7 +187,7 @@ def occlusion_in(
     values = protected_in_crop(source.occlusion, source.hands, row, source.shot_starts)
     if values is None:
         return None
-    placed = _placed(values, source.crops, row, dst_from_frame, size_wh)
+    placed = mask_elsewhere(values, source.crops.region(row), dst_from_frame, size_wh)
     return OcclusionMask(placed, "frame", np.zeros((0, 21, 2), np.float32))
 
 
@@ -199,14 +198,4 @@ def occluder_in_frame(
     stored = table.stored_mask(row)
     if stored is None:
         return None
-    return _placed(stored.astype(np.float32) / np.float32(255), crops, row, np.eye(3), size_wh)
-
-
-def _placed(
-    values: NDArray[np.float32], crops: CropMetadata, row: int, dst_from_frame: NDArray[np.float64],
-    size_wh: tuple[int, int],
-) -> NDArray[np.float32]:  # fmt: skip
-    """A mask over the crop of frame ``row`` in an image of ``size_wh``."""
-    dst_from_mask = dst_from_frame @ crops.region(row).frame_from_crop(values.shape[0])
-    warped = warp_affine(values, dst_from_mask, size_wh, flags=cv2.INTER_LINEAR, border_mode=cv2.BORDER_CONSTANT)
-    return np.clip(warped, 0, 1).astype(np.float32)
+    return mask_elsewhere(stored.astype(np.float32) / np.float32(255), crops.region(row), np.eye(3), size_wh)

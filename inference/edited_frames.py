@@ -12,14 +12,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.carried_frames import CarriedOnDevice
 from inference.device_compositor import ColourMemory, DeviceCompositor, Edits, Estimated, Pending
+from inference.edit_plan import EditPlan
 from inference.face_compositor import Bounds
 from inference.face_edits import FaceEdit, State, Wanted, with_last
 from inference.frame_editor import FrameEditor, final_alpha
-from modules.structures.frames import Frame
+from inference.prepared import PreparedSource
+from modules.structures.frames import Frame, FramePatch
+from modules.structures.masks import OcclusionMask
 from modules.video.spread import Relay, batched, spread
 
 FRAMES_PER_BATCH = 8
@@ -45,8 +49,23 @@ class EditedFrame:
     states: tuple[State, ...] | None
 
 
+class Editor(Protocol):
+    """Repaints one face, frame by frame."""
+
+    source: PreparedSource
+    plan: EditPlan
+
+    @property
+    def runs_in_batches(self) -> bool: ...
+    def edit(self, frame: Frame) -> tuple[Frame, FramePatch, OcclusionMask | None]: ...
+    def remember_colour(self, frame: Frame) -> None: ...
+    def colour_rows(self, times_s: NDArray[np.float64], number: int) -> list[int]: ...
+    def state(self) -> State: ...
+    def resume(self, state: State) -> None: ...
+
+
 def edited_one_by_one(
-    frames: Iterable[Frame], editors: Sequence[FrameEditor], wanted: Wanted
+    frames: Iterable[Frame], editors: Sequence[Editor], wanted: Wanted
 ) -> Generator[EditedFrame, None, None]:
     """Edit frame by frame in the caller's thread; ``editors`` go on from where they are."""
     for frame in frames:

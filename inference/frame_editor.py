@@ -74,6 +74,11 @@ class FrameEditor:
         self.region: Region = options.region
         self._last: int | None = None
 
+    @property
+    def runs_in_batches(self) -> bool:
+        """Whether ``edited_on_devices`` does the same in batches."""
+        return self.compositor.has_device_twin
+
     def _faded(self) -> NDArray[np.float32]:
         """``[N, E]`` the new expressions, faded into the shown ones: lips that are carried move there, not dissolve."""
         shown = self.source.coeffs.expression[self.rows]

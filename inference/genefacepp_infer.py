@@ -2,8 +2,8 @@
 
 Usage: python inference/genefacepp_infer.py --head_ckpt checkpoints/identities/anna --drv_aud a.wav --out_name out.mp4
 
-Reads: the person's checkpoint, the clip it was trained on and its prepared tables, a sound file; of a portrait that
-GeneFace++ trained, its dataset and BFM2009.
+Reads: the person's checkpoint, the clip it was trained on and its prepared tables, a sound file; of a portrait its
+clip's dataset (and BFM2009 where GeneFace++ trained it).
 Writes: the video; with ``--debug`` strips beside it.
 """
 
@@ -34,6 +34,7 @@ from inference.driving import (
     speech_motion,
     speech_track,
 )
+from inference.drv_pose import pose_video
 from inference.edit_plan import EditConfig, EditPlan
 from inference.face_compositor import FaceCompositor
 from inference.frame_editor import final_alpha
@@ -53,7 +54,7 @@ from inference.person_clip import (
 from inference.portrait_video import write_portrait_video
 from inference.prepared import PreparedSource
 from inference.side_videos import DebugStrips
-from modules.commons.errors import GeneFaceError
+from modules.commons.errors import ConfigError, GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress, silent
 from modules.radnerfs.official import is_portrait
@@ -92,13 +93,18 @@ class GeneFace2Infer:
             GeneFaceError: the input is unusable; the message is one clear sentence and nothing half-written stays.
         """
         job = inp if isinstance(inp, ClassicJob) else ClassicJob.from_mapping(inp)
-        job.controls.warn_of_unseen_eyes("lower_face")
         timer = StageTimer()
         with timer.stage("listen"):
             speech = load_audio_16k(job.drv_aud)
         if is_portrait(job.head_ckpt):
             with timer.stage("render"):
                 return write_portrait_video(job, speech, self.progress)
+        job.controls.warn_of_unseen_eyes("lower_face")
+        if pose_video(job.drv_pose) is not None:
+            raise ConfigError(
+                f"--drv_pose {job.drv_pose}: only a portrait, which is rendered as a whole, follows another video's "
+                f"head; {job.head_ckpt} repaints the mouth in its own clip"
+            )
         with timer.stage("person"):
             source = open_person_clip(job.head_ckpt)
             rows = pose_rows(job.drv_pose, source.times_s, _frame_count(speech))
@@ -198,8 +204,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ClassicJob:
     parser.add_argument(
         "--drv_pose",
         default="nearest",
-        metavar="nearest|static|A-B",
-        help="frames of the person's clip to play: all of them back and forth, frame 0, or A up to B back and forth",
+        metavar="nearest|static|A-B|VIDEO",
+        help="frames of the person's clip to play: all of them back and forth, frame 0, or A up to B back and forth; "
+        "a portrait also follows the head in another video",
     )
     return ClassicJob.from_mapping(vars(parser.parse_args(argv)))
 

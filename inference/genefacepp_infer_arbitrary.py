@@ -31,6 +31,7 @@ from inference.extras import check_extras, plan_extras
 from inference.face_choice import add_face_arguments, parse_face
 from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE
 from inference.file_options import add_file_arguments
+from inference.genefacepp_infer import GeneFace2Infer
 from inference.identity import training_config
 from inference.jobs import BLEND_MODES, OCCLUSION_MODES, ArbitraryJob
 from inference.motion_export import (
@@ -48,23 +49,23 @@ from inference.timeline import add_time_arguments
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.errors import ConfigError, GeneFaceError
 from modules.commons.log import StageTimer, configure_logging
-from modules.commons.progress import ConsoleProgress, Progress, silent
+from modules.commons.progress import ConsoleProgress
 from modules.face_model.model import REGIONS
+from modules.radnerfs.official import is_portrait, load_portrait
 
 logger = logging.getLogger("lipsync")
 
 
-class GeneFace2InferArbitrary:
+class GeneFace2InferArbitrary(GeneFace2Infer):
     """Chains prepare → identity → audio to motion → render → composite for one video and one speech.
+
+    What ``GeneFace2Infer`` does, it does too: ``infer_once`` is the classic command.
 
     Example:
         >>> infer = GeneFace2InferArbitrary()
         >>> job = {"src_video": "in.mp4", "audio": "speech.wav", "out_name": "out.mp4"}
         >>> infer.infer_once_arbitrary(job)  # doctest: +SKIP
     """
-
-    def __init__(self, progress: Progress = silent) -> None:
-        self.progress = progress
 
     def infer_once_arbitrary(self, inp: Mapping[str, Any] | ArbitraryJob) -> Path:
         """Run one job.
@@ -129,12 +130,17 @@ def check_inputs(job: ArbitraryJob) -> None:
         GeneFaceError: the person's checkpoint or the preset cannot be read, a GPU that was named is not there, or the
             result's file cannot be made as it was asked for.
     """
-    job.controls.warn_of_unseen_eyes(job.region)
     check_extras(job)
     if job.devices:
         render_devices(job.device, job.devices, n_frames=1)
-    if job.head_ckpt is not None:
-        load_checkpoint(job.head_ckpt, parts={"model"})
+    if job.head_ckpt is not None and is_portrait(job.head_ckpt):
+        if job.occlusion == "head":
+            raise ConfigError(f"--occlusion head: {job.head_ckpt} is a portrait, which cannot judge; use appearance")
+        load_portrait(job.head_ckpt)
+    else:
+        job.controls.warn_of_unseen_eyes(job.region)
+        if job.head_ckpt is not None:
+            load_checkpoint(job.head_ckpt, parts={"model"})
     if job.config is not None:
         training_config("", job.config, job.device, Path())
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 from inference.controls import MotionControls
 from inference.devices import parse_devices
+from inference.drv_pose import pose_video
 from inference.face_choice import FaceChoice, SpeechFiles, parse_drv_aud, parse_face
 from inference.face_compositor import DEFAULT_BLEND_MODE, BlendMode
 from inference.file_options import FileOptions
@@ -206,7 +207,8 @@ class ClassicJob:
     Attributes:
         drv_aud: sound or video file with the speech. out_name: the result.
         head_ckpt: the person's checkpoint.
-        drv_pose: 'nearest', 'static' or 'A-B': which frames of the person's clip are played.
+        drv_pose: 'nearest', 'static' or 'A-B': which frames of the person's clip are played; or the path of a video
+            whose head a portrait's follows.
         a2m_ckpt, mouth_amp, temperature, seed, lle_percent, raymarching_end_threshold, device: see ``ArbitraryJob``.
         debug, controls: likewise.
     """
@@ -229,7 +231,7 @@ class ClassicJob:
         _check_speech(self)
         check_output(self.out_name, inputs=(self.drv_aud,))
         check_container(self.out_name)
-        parse_drv_pose(self.drv_pose)
+        pose_video(self.drv_pose)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ClassicJob:
@@ -304,23 +306,6 @@ class EvaluationJob:
         values = {key: value for key, value in vars(arguments).items() if value is not None}
         folds = not values.pop("no_folds")
         return cls(**values, folds=folds)
-
-
-def parse_drv_pose(text: str) -> tuple[int, int | None]:
-    """Frames ``[first, stop)`` of the person's clip that ``--drv_pose`` means; stop None = the clip's end.
-
-    Raises:
-        ConfigError: not 'nearest', 'static' or 'A-B' with A < B.
-    """
-    if text in ("nearest", "static"):
-        return 0, 1 if text == "static" else None
-    first, _, stop = text.partition("-")
-    if not (first.isdecimal() and stop.isdecimal() and int(first) < int(stop)):
-        raise ConfigError(
-            f"--drv_pose {text!r}: use nearest (the clip back and forth), static (frame 0) or A-B such as 0-100 "
-            "(frames A up to, not including, B)"
-        )
-    return int(first), int(stop)
 
 
 def _job_from(cls: type[Job], values: Mapping[str, Any], required: tuple[str, ...]) -> Job:

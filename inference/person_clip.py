@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from data_gen.runs.process_video import file_sha256
 from data_gen.utils.process_video.crop_utils import extract_face_crops
+from inference.drv_pose import parse_drv_pose
 from inference.identity import check_own_correction
-from inference.jobs import parse_drv_pose
 from inference.prepared import PreparedSource, load_source
 from modules.commons.checkpoint import load_checkpoint
 from modules.commons.errors import CheckpointError, ConfigError, GeneFaceError
@@ -74,6 +74,20 @@ def open_person_clip(checkpoint_dir: Path) -> PreparedSource:
         raise CheckpointError(f"{who}, but it was prepared with another face model; {remedy}")
     check_own_correction(checkpoint_dir, sha256, config.face, source.coeffs.correction)
     return source
+
+
+def prepared_clip(workspace: VideoWorkspace) -> PreparedSource | None:
+    """The clip of a workspace with its tables; None where they, or its video, are no longer there."""
+    try:
+        sha256 = str(json.loads(workspace.manifest.read_text(encoding="utf-8"))["source_sha256"])
+        video = _find_video(workspace, sha256)
+        if video is None:
+            return None
+        with VideoReader(video) as reader:
+            return load_source(video, sha256, workspace, reader.info)
+    except (GeneFaceError, ValueError, OSError, KeyError, TypeError) as error:
+        logger.info("%s: its tables cannot be used (%s)", workspace.processed, error)
+        return None
 
 
 def _find_video(workspace: VideoWorkspace, sha256: str) -> Path | None:

@@ -3,6 +3,7 @@
     python tasks/run.py --config egs/datasets/demo/lm3d_radnerf.yaml --exp_name demo
     python tasks/run.py --exp_name demo --validate        # numbers and pictures of held-out frames
     python tasks/run.py --exp_name demo --infer           # pictures of held-out frames only
+    python tasks/run.py --exp_name may_torso --validate   # of a portrait, checkpoints/may_torso
     torchrun --nproc_per_node=4 tasks/run.py --config egs/datasets/demo/lm3d_radnerf.yaml --exp_name demo  # 4 GPUs
 
 Reads: the configuration, data/. Writes: checkpoints/identities/<exp_name> (checkpoints/postnets/<exp_name> and
@@ -28,7 +29,7 @@ from modules.commons.workspace import CHECKPOINTS, IDENTITIES, POSTNETS
 from tasks.configs import RADNeRFTaskConfig, load_any
 from tasks.evaluation.config import EvaluationConfig
 from tasks.postnet.configs import PostNetTaskConfig
-from tasks.radnerfs.portrait_config import PortraitTaskConfig
+from tasks.radnerfs.portrait_config import PortraitTaskConfig, is_portrait_run
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +65,19 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         GeneFaceError: a configuration, dataset or checkpoint is missing or wrong.
     """
+    if arguments.config is None and is_portrait_run(CHECKPOINTS / arguments.exp_name):
+        _run_finished_portrait(arguments)
+        return
     config_file = arguments.config or IDENTITIES / arguments.exp_name / "config.yaml"
     config = load_any(config_file, parse_hparams(arguments.hparams))
     if isinstance(config, RADNeRFTaskConfig):
         _run_radnerf(config, arguments)
     elif isinstance(config, EvaluationConfig):
         raise ConfigError(f"{config_file} configures an evaluation, which trains nothing; use bash scripts/evaluate.sh")
-    elif arguments.validate or arguments.infer:
-        raise ConfigError("--validate and --infer are for radnerf; the other tasks measure while they train")
     elif isinstance(config, PortraitTaskConfig):
-        from tasks.radnerfs.portrait import train_portrait
-
-        train_portrait(config, CHECKPOINTS / arguments.exp_name, ConsoleProgress(), reset=arguments.reset)
+        _run_portrait(config, arguments)
+    elif arguments.validate or arguments.infer:
+        raise ConfigError("--validate and --infer are for heads and portraits; other tasks measure while they train")
     elif isinstance(config, PostNetTaskConfig):
         from tasks.postnet.postnet import train as train_postnet
 
@@ -96,6 +98,34 @@ def _run_radnerf(config: RADNeRFTaskConfig, arguments: argparse.Namespace) -> No
         evaluate.write_pictures(out_dir, config, ConsoleProgress())
     else:
         radnerf.train(config, out_dir, ConsoleProgress(), reset=arguments.reset)
+
+
+def _run_portrait(config: PortraitTaskConfig, arguments: argparse.Namespace) -> None:
+    from tasks.radnerfs import portrait
+
+    out_dir = CHECKPOINTS / arguments.exp_name
+    if arguments.validate or arguments.infer:
+        _look_at_portrait(out_dir, config.device, arguments)
+    else:
+        portrait.train_portrait(config, out_dir, ConsoleProgress(), reset=arguments.reset)
+
+
+def _run_finished_portrait(arguments: argparse.Namespace) -> None:
+    """What can be done without the configuration of its training."""
+    directory, overrides = CHECKPOINTS / arguments.exp_name, parse_hparams(arguments.hparams)
+    if not (arguments.validate or arguments.infer):
+        raise ConfigError(f"{directory} is a finished portrait; to train it again name its --config")
+    unknown = sorted(set(overrides) - {"device"})
+    if unknown:
+        raise ConfigError(f"--hparams {unknown[0]}: of a finished portrait only device can be chosen")
+    _look_at_portrait(directory, overrides.get("device", "auto"), arguments)
+
+
+def _look_at_portrait(directory: Path, device: str, arguments: argparse.Namespace) -> None:
+    from tasks.radnerfs import portrait_evaluate
+
+    look = portrait_evaluate.evaluate_portrait if arguments.validate else portrait_evaluate.write_portrait_pictures
+    look(directory, device, ConsoleProgress())
 
 
 if __name__ == "__main__":

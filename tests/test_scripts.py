@@ -46,15 +46,18 @@ def test_ci_runs_the_test_script_and_nothing_else():
     assert lines == ["#!/usr/bin/env bash", "set -euo pipefail", 'cd "$(dirname "$0")/.."', "bash scripts/test.sh"]
 
 
-@pytest.mark.parametrize("name", ["evaluate.sh", "infer_arbitrary.sh", "train_identity.sh"])
+@pytest.mark.parametrize(
+    "name", ["evaluate.sh", "infer.sh", "infer_arbitrary.sh", "train_head.sh", "train_identity.sh", "train_torso.sh"]
+)
 def test_missing_arguments_print_the_usage(name):
     result = run(["bash", ROOT / "scripts" / name], ROOT, PATH=os.environ["PATH"])
     assert result.returncode == 2 and result.stderr.startswith(f"Usage: bash scripts/{name}")
 
 
 @pytest.mark.parametrize("name", ["../up", "-x", "a b", ".hidden", "a/b"])
-def test_an_identity_name_cannot_leave_its_folder(name):
-    result = run(["bash", ROOT / "scripts" / "train_identity.sh", name], ROOT, PATH=os.environ["PATH"])
+@pytest.mark.parametrize("script", ["train_identity.sh", "train_head.sh", "train_torso.sh"])
+def test_an_identity_name_cannot_leave_its_folder(name, script):
+    result = run(["bash", ROOT / "scripts" / script, name], ROOT, PATH=os.environ["PATH"])
     assert result.returncode == 2
 
 
@@ -293,3 +296,33 @@ def test_the_named_commands_are_runnable():
 def test_an_unknown_flag_is_refused(scripts_run):
     (result,) = (made for command, made in scripts_run.items() if command[-1] == "--no_such_flag")
     assert result.status != 0 and "--no_such_flag" in result.errors and "Traceback" not in result.errors
+
+
+# ---- portraits against a stand-in for Python ----
+
+
+def test_portraits_are_trained_head_first_at_sizes_that_go_together(tmp_path):
+    for name in ("train_head.sh", "train_torso.sh"):
+        (tmp_path / "scripts").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/usr/bin/env bash\necho "$@"\n')
+    stand_in.chmod(0o755)
+    shutil.copytree(ROOT / "egs" / "egs_bases", tmp_path / "egs" / "egs_bases")
+
+    def call(script: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {"PATH": os.environ["PATH"], "PYTHON": str(stand_in), **environment}
+        return run(["bash", tmp_path / "scripts" / script, *more], tmp_path, **variables)
+
+    early = call("train_torso.sh", "ann")
+    assert early.returncode == 1 and "train the head first: bash scripts/train_head.sh ann" in early.stderr
+    assert call("train_head.sh", "ann", PRESET="large").returncode == 2
+    for who, preset in (("ann", "small"), ("ben", "original"), ("cyd", "fast")):
+        made = call("train_head.sh", who, "--reset", PRESET=preset)
+        head, torso = (f"egs/datasets/{who}/lm3d_radnerf{part}_sr.yaml" for part in ("", "_torso"))
+        assert made.stdout.split() == f"tasks/run.py --config {head} --exp_name {who}/lm3d_radnerf_sr --reset".split()
+        assert call("train_torso.sh", who).stdout.split()[-2:] == ["--exp_name", f"{who}/lm3d_radnerf_torso_sr"]
+        sizes, onto = load_any(tmp_path / head), load_any(tmp_path / torso)
+        assert (sizes.video_id, onto.video_id, onto.head_ckpt) == (who, who, f"checkpoints/{who}/lm3d_radnerf_sr")
+        doubled = [one.portrait.super_resolution is not None for one in (sizes, onto)]
+        assert doubled == [preset != "small"] * 2 and onto.portrait.torso is not None

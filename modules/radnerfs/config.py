@@ -234,6 +234,7 @@ class PortraitConfig:
         adaptive_ambient: the weight of the ambient loss is part of the state (GeneFace++'s head with
             super-resolution).
         camera_scale, camera_offset: from GeneFace++'s camera poses to the head's cube, see ``cameras.ngp_pose``.
+        picture_side: of the pictures without super-resolution, px; 0 = as large as the clip's frames.
     """
 
     head: RADNeRFConfig = field(default_factory=RADNeRFConfig)
@@ -242,8 +243,11 @@ class PortraitConfig:
     adaptive_ambient: bool = False
     camera_scale: float = 4.0
     camera_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    picture_side: int = 0
 
     def __post_init__(self) -> None:
+        if self.picture_side < 0:
+            raise ValueError(f"picture_side must be 0 or more, got {self.picture_side}")
         if self.head.render.sampler != "occupancy":
             raise ValueError("a portrait's head marches through an occupancy grid; set head.render.sampler: occupancy")
         if not self.camera_scale > 0:

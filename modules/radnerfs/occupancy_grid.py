@@ -33,22 +33,28 @@ def cell_centres(cells: Tensor, grid_size: int, extent: float) -> Tensor:
 
 
 def mark_untrained(
-    density_grid: Tensor, poses: Tensor, image_from_camera: Tensor, bound: float, grid_size: int, backend: RenderBackend
+    density_grid: Tensor,
+    poses: Tensor,
+    image_from_camera: Tensor,
+    bound: float,
+    grid_size: int,
+    backend: RenderBackend,
+    side_px: float | None = None,
 ) -> Tensor:
     """Set cells outside every camera's frustum to -1.
 
     Args:
         density_grid: ``[cascades, grid_size³]``.
         poses: ``[B, 4, 4]`` world_from_camera of the training frames.
-        image_from_camera: ``[3, 3]`` with the principal point at the image's centre.
+        image_from_camera: ``[3, 3]``.
         bound: half side of the whole grid.
         grid_size: cells per axis.
         backend: for Morton order.
+        side_px: of the square image; None = the principal point is at its centre.
     """
-    slope = torch.stack(
-        [image_from_camera[0, 2] / image_from_camera[0, 0], image_from_camera[1, 2] / image_from_camera[1, 1]]
-    )
-    slope = slope.to(density_grid)
+    centre, focal = image_from_camera[:2, 2].to(density_grid), image_from_camera[:2, :2].diagonal().to(density_grid)
+    before = centre / focal
+    behind = before if side_px is None else (side_px - centre) / focal
     cells = all_cells(grid_size, density_grid.device, backend)
     marked = density_grid.clone()
     for cascade in range(len(density_grid)):
@@ -61,8 +67,9 @@ def mark_untrained(
             for pose in poses.to(centres):
                 in_camera = (centres - pose[:3, 3]) @ pose[:3, :3]
                 depth = in_camera[:, 2:]
-                inside = (in_camera[:, :2].abs() < slope * depth + 2 * half_cell).all(dim=1)
-                seen |= inside & (depth[:, 0] > 0)
+                place = in_camera[:, :2]
+                inside = (-place < before * depth + 2 * half_cell) & (place < behind * depth + 2 * half_cell)
+                seen |= inside.all(dim=1) & (depth[:, 0] > 0)
             marked[cascade, part][~seen] = -1.0
     return marked
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from modules.radnerfs.backends.base import MarchConfig, RaySums
+from modules.radnerfs.backends.base import MarchConfig, MarchedBlock, RaySums
 from modules.radnerfs.radnerf import FieldOutput, RADNeRF
 from modules.radnerfs.rays import RayBundle, RenderOutput
 
@@ -101,16 +101,32 @@ def sum_inference(
         n_steps = max(1, min(n_rays // len(alive), MOST_STEPS_AT_ONCE))
         part = RayBundle(rays.origins[alive], rays.directions[alive])
         block = field.backend.march_infer(part, distance[alive], far[alive], field.density_bitfield, march, n_steps)
-        out = field(block.positions, part.directions[:, None], cond_feat, code)
-        sigma, ambient = out.sigma * field.config.render.density_scale, out.ambient.abs().sum(dim=-1)
+        sigma, rgb, ambient = _at_samples(field, block, part.directions, cond_feat, code)
         own = RaySums(sums.image[alive], sums.opacity[alive], sums.depth[alive], sums.ambient[alive])
-        own, going = field.backend.composite_infer(own, sigma, out.rgb, ambient, block, t_thresh)
+        own, going = field.backend.composite_infer(own, sigma, rgb, ambient, block, t_thresh)
         for whole, piece in ((sums.image, own.image), (sums.opacity, own.opacity), (sums.depth, own.depth)):
             whole[alive] = piece
         sums.ambient[alive] = own.ambient
         distance[alive] = block.ends[:, -1]
         alive, step = alive[going], step + n_steps
     return sums
+
+
+def _at_samples(
+    field: RADNeRF, block: MarchedBlock, directions: Tensor, cond_feat: Tensor, code: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Density ``[N, K]``, colour ``[N, K, 3]`` and ambient ``[N, K]`` of a block; zeros where a ray has no sample left.
+
+    Most slots of most blocks are empty: rays miss the head, or end in it.
+    """
+    filled = block.deltas > 0
+    along = directions[:, None].expand(*filled.shape, 3)[filled]
+    out = field(block.positions[filled], along, cond_feat, code)
+    found = torch.cat([out.sigma[:, None] * field.config.render.density_scale, out.rgb], dim=1)
+    found = torch.cat([found, out.ambient.abs().sum(dim=-1, keepdim=True)], dim=1)
+    values = block.deltas.new_zeros(*filled.shape, 5)
+    values[filled] = found.to(values)
+    return values[..., 0], values[..., 1:4], values[..., 4]
 
 
 def render_surface(

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PatchLoss = Callable[[Tensor, Tensor], Tensor]
 """Rendered and filmed patches ``[B, 3, s, s]`` in 0..1 to one number, differentiable in the first."""
 NETWORK_FILE = ROOT / "checkpoints" / "lpips" / VGG_FILE
-"""Public weights that the user may put there; nothing fetches them."""
+"""Public weights; ``scripts/download_models.sh lpips`` puts them there."""
 SCALES = 2
 """Gradients are compared at full resolution and at half of it."""
 

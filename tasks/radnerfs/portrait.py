@@ -20,10 +20,10 @@ from torch import Tensor
 from modules.commons.checkpoint import is_checkpoint, load_checkpoint
 from modules.commons.config import dump_config
 from modules.commons.device import pick_device
-from modules.commons.errors import CheckpointError, first_line
+from modules.commons.errors import CheckpointError, ConfigError, first_line
 from modules.commons.progress import Progress
 from modules.commons.workspace import ROOT, VideoWorkspace
-from modules.face_model.bfm import BfmModel
+from modules.face_model.portrait_face import PortraitFace, portrait_face
 from modules.radnerfs.backends import get_backend
 from modules.radnerfs.config import PortraitConfig
 from modules.radnerfs.official import (
@@ -34,10 +34,9 @@ from modules.radnerfs.official import (
     save_portrait,
 )
 from modules.radnerfs.official_dataset import load_portrait_dataset
-from modules.radnerfs.portrait import Portrait, render_portrait
+from modules.radnerfs.portrait import Portrait
 from tasks.configs import LossConfig
 from tasks.hooks import CallHook, ProgressHook
-from tasks.radnerfs.losses import psnr
 from tasks.radnerfs.perceptual import PatchLoss, make_patch_loss
 from tasks.radnerfs.portrait_config import PortraitTaskConfig
 from tasks.radnerfs.portrait_data import PortraitClip
@@ -96,43 +95,33 @@ class PortraitTask:
         return saved.step
 
 
-@torch.no_grad()
-def held_out_psnr(portrait: Portrait, clip: PortraitClip, frames: int = 20) -> float:
-    """Mean PSNR (dB) of whole pictures of held-out frames, evenly over them; NaN without any."""
-    chosen = clip.held_out[np.linspace(0, len(clip.held_out) - 1, min(frames, len(clip.held_out))).round().astype(int)]
-    values = []
-    for index in chosen.tolist():
-        example = clip.example(index)
-        behind = example.frame.background if portrait.torso is None else example.plate
-        shown = replace(example.frame, background=behind, row=0)
-        picture = render_portrait(portrait, example.rays, (clip.side, clip.side), shown)
-        values.append(float(psnr(picture.finest, example.full_target)))
-    return float(np.mean(values)) if values else float("nan")
-
-
 def sizes_of(config: PortraitTaskConfig) -> tuple[PortraitConfig, OfficialPortrait | None]:
     """Sizes of the portrait to train, and the trained head that a torso goes with (whose sizes they then are).
 
     Raises:
+        ConfigError: no head is named.
         CheckpointError: the head's checkpoint cannot be used, or has no super-resolution where the torso has it.
     """
     if config.portrait.torso is None:
         return config.portrait, None
+    if not config.head_ckpt:
+        raise ConfigError("a torso is trained onto a trained head; name it with head_ckpt")
     path = Path(config.head_ckpt)
-    trained = load_portrait(path if path.is_absolute() else ROOT / path)
+    trained = load_portrait(ROOT / path)
     found = trained.portrait.config
     if (found.super_resolution is None) != (config.portrait.super_resolution is None):
         wanted = "without" if config.portrait.super_resolution is None else "with"
         raise CheckpointError(f"{path}: a {trained.portrait.kind}, and this torso goes {wanted} super-resolution")
     sizes = replace(config.portrait, head=found.head, super_resolution=found.super_resolution)
-    return replace(sizes, camera_scale=found.camera_scale, camera_offset=found.camera_offset), trained
+    sizes = replace(sizes, camera_scale=found.camera_scale, camera_offset=found.camera_offset)
+    return replace(sizes, picture_side=found.picture_side), trained
 
 
 def train_portrait(
     config: PortraitTaskConfig,
     out_dir: Path,
     progress: Progress,
-    bfm: BfmModel | None = None,
+    face: PortraitFace | None = None,
     *,
     reset: bool = False,
 ) -> Portrait:
@@ -142,29 +131,31 @@ def train_portrait(
         config: what to train on and how.
         out_dir: the checkpoint.
         progress: told about steps.
-        bfm: BFM2009; None reads it from its place.
+        face: of the model that the clip's coefficients belong to; None reads it from its place.
         reset: start anew, whatever an earlier run left.
 
     Raises:
-        GeneFaceError: the dataset, its pictures, BFM or the head's checkpoint cannot be used.
+        GeneFaceError: the dataset, its pictures, the face model or the head's checkpoint cannot be used.
     """
     device = pick_device(config.device)
     sizes, trained = sizes_of(config)
-    data_root = config.data_root if config.data_root.is_absolute() else ROOT / config.data_root
+    data_root = ROOT / config.data_root
     dataset = load_portrait_dataset(VideoWorkspace(config.video_id, data_root).binary)
-    if len(dataset) > sizes.head.individual_embedding_num:
+    count = int(dataset.samples.is_train.sum())
+    if count > sizes.head.individual_embedding_num:
         raise CheckpointError(
-            f"{config.video_id}: {len(dataset)} frames, and the portrait has appearance codes for "
+            f"{config.video_id}: {count} training frames, and the portrait has appearance codes for "
             f"{sizes.head.individual_embedding_num}; raise individual_embedding_num"
         )
     portrait = new_portrait(config, sizes, trained, device)
-    clip = PortraitClip(dataset, bfm or BfmModel.load(), sizes, data_root.parent, device)
+    clip = PortraitClip(dataset, face or portrait_face(dataset), sizes, data_root.parent, device)
     compare = make_patch_loss(LossConfig(), device) if config.perceptual_weight > 0 else None
     task = PortraitTask(config, portrait, clip, compare)
     start = 0 if reset else task.resume(out_dir)
     hooks = [
         ProgressHook(progress, "train"),
         CallHook(lambda step: save(task, out_dir, step, complete=False), config.save_interval, at_end=False),
+        CallHook(lambda _: settle_codes(portrait, len(clip.train)), 0),
         CallHook(lambda step: save(task, out_dir, step, complete=True), 0),
     ]
     Trainer(task, config.max_updates, hooks, start).fit()
@@ -185,6 +176,17 @@ def new_portrait(
     return portrait.to(device)
 
 
+@torch.no_grad()
+def settle_codes(portrait: Portrait, count: int) -> None:
+    """Show new motion with the mean appearance of the ``count`` training frames, not with that of the first one.
+
+    What is trained counts: of a torso the head's codes stay as they came. GeneFace++ reads code 0 for new motion, and
+    so does whoever renders this portrait.
+    """
+    codes = portrait.head.individual_embeddings if portrait.torso is None else portrait.torso.torso_individual_codes
+    codes[0] = codes[:count].mean(dim=0)
+
+
 def save(task: PortraitTask, out_dir: Path, step: int, *, complete: bool) -> None:
     """Write the portrait as it is; one that is not complete has the optimiser's state beside it.
 
@@ -196,6 +198,7 @@ def save(task: PortraitTask, out_dir: Path, step: int, *, complete: bool) -> Non
     settings = ImportedPortraitConfig(
         task_cls=task_cls,
         video_id=config.video_id,
+        data_root=config.data_root,
         portrait=portrait.config,
         smooth_camera_path=config.smooth_camera_path,
         camera_kernel=config.camera_kernel,
@@ -203,4 +206,5 @@ def save(task: PortraitTask, out_dir: Path, step: int, *, complete: bool) -> Non
     )
     more = {} if complete else {"optimizer": task.optimizer.state()}
     made = OfficialPortrait(portrait, settings, out_dir, step)
-    save_portrait(made, out_dir, {"trained_with": dump_config(config)}, more)
+    version = task.clip.dataset.face_model_version
+    save_portrait(made, out_dir, {"trained_with": dump_config(config)}, more, face_model_version=version)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,16 @@ from modules.radnerfs.config import (
     SuperResolutionConfig,
     TorsoConfig,
 )
-from modules.radnerfs.official import KIND_OF_TASK, grid_of_hparams, number, offset_of_hparams
+from modules.radnerfs.official import (
+    KIND_OF_TASK,
+    data_root_of_hparams,
+    grid_of_hparams,
+    is_portrait,
+    number,
+    offset_of_hparams,
+)
+
+log = logging.getLogger(__name__)
 
 DONE_ELSEWHERE = frozenset((
     "accumulate_grad_batches", "ambient_loss_mode", "amp", "base_config", "clip_grad_norm", "clip_grad_value",
@@ -40,7 +50,15 @@ DONE_ELSEWHERE = frozenset((
     "valid_infer_interval", "valid_monitor_key", "valid_monitor_mode", "validate", "warmup_updates", "weight_decay",
     "work_dir", "world_size", "zero_dummy",
 ))  # fmt: skip
-"""Keys of GeneFace++ that change nothing here: unused there, or decided by the command line."""
+"""Keys of GeneFace++ that change nothing here: unused there, decided by the command line, or built in."""
+BUILT_IN: Mapping[str, Any] = {
+    "accumulate_grad_batches": 1, "ambient_loss_mode": "mae", "clip_grad_norm": 0, "clip_grad_value": 0,
+    "cond_dropout_rate": 0, "cond_type": "idexp_lm3d_normalized", "finetune_lips": True, "lambda_dual_fm": 0,
+    "lambda_lap_ambient_loss": 0, "nerf_keypoint_mode": "lm68", "num_train_samples": 0, "optimizer_adam_beta1": 0.9,
+    "optimizer_adam_beta2": 0.999, "polygon_face_mask": True, "sr_start_iters": 0, "torso_train_mode": 1,
+    "use_mp_pose": False, "warmup_updates": 0,
+}  # fmt: skip
+"""Those of them that would change something there, with the value that always holds here: GeneFace++'s own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +72,9 @@ class PortraitTaskConfig:
         portrait: sizes. With a torso those of the head and of super-resolution come from ``head_ckpt``.
         max_updates: steps. n_rays: rays of a step without super-resolution, which renders whole frames.
         occupancy_interval: steps between updates of the occupancy grid.
+        lips_share: share of a head's losses of colour that goes to the box around the lips, beside its share of the
+            picture; 0 = as GeneFace++, which has hours for what moves in a twentieth of the picture.
+        carving_frames: training frames whose heads tell from the start where the grid is empty; 0 = as GeneFace++.
         lr: of the networks; grids learn ten times as fast, the attention five times. Falls to a tenth over
             ``max_updates``, at least ``lowest_lr``.
         entropy_weight: of ``opacity_entropy``. torso_shift_weight: of how far the torso bends, from step
@@ -79,6 +100,8 @@ class PortraitTaskConfig:
     max_updates: int = 250000
     n_rays: int = 65536
     occupancy_interval: int = 16
+    lips_share: float = 0.0
+    carving_frames: int = 0
     lr: float = 5e-4
     lowest_lr: float = 1e-5
     entropy_weight: float = 1e-4
@@ -97,8 +120,13 @@ class PortraitTaskConfig:
     def __post_init__(self) -> None:
         if min(self.max_updates, self.n_rays, self.occupancy_interval) < 1 or not self.lr > 0:
             raise ValueError("needs max_updates, n_rays, occupancy_interval >= 1 and lr > 0")
-        if self.portrait.torso is not None and not self.head_ckpt:
-            raise ValueError("a torso is trained onto a trained head; name it with head_ckpt")
+        if self.carving_frames < 0 or not 0 <= self.lips_share < 1:
+            raise ValueError("needs carving_frames >= 0 and lips_share in 0..1, less than 1")
+
+
+def is_portrait_run(directory: Path) -> bool:
+    """Whether a folder holds a portrait's checkpoint."""
+    return directory.is_dir() and is_portrait(directory)
 
 
 def is_official_config(path: Path) -> bool:
@@ -144,7 +172,7 @@ def task_of_hparams(hparams: Mapping[str, Any]) -> PortraitTaskConfig:
     portrait = _portrait(read, kind)
     task = PortraitTaskConfig(
         video_id=read.text("video_id"),
-        data_root=_data_root(read.text("binary_data_dir", "data/binary/videos")),
+        data_root=data_root_of_hparams(read.taken("binary_data_dir")),
         head_ckpt=read.text("head_model_dir"),
         portrait=portrait,
         seed=read.whole("seed", 9999),
@@ -164,6 +192,9 @@ def task_of_hparams(hparams: Mapping[str, Any]) -> PortraitTaskConfig:
         background=read.text("infer_bg_img_fname"),
     )
     read.refuse_unknown()
+    if portrait.torso is not None and not task.head_ckpt:
+        raise ConfigError("a torso is trained onto a trained head; name it with head_model_dir")
+    read.warn_of_built_in()
     return task
 
 
@@ -222,14 +253,6 @@ def _portrait(read: _Reader, kind: str) -> PortraitConfig:
     )
 
 
-def _data_root(binary: str) -> Path:
-    """``data`` of ``data/binary/videos``."""
-    path = Path(binary)
-    if path.parts[-2:] != ("binary", "videos"):
-        raise ConfigError(f"binary_data_dir is {binary!r}; it must end in binary/videos, as data/binary/videos does")
-    return path.parent.parent
-
-
 class _Reader:
     """Flat keys, each of which is either read, known to do nothing here, or refused."""
 
@@ -263,6 +286,13 @@ class _Reader:
         if not isinstance(value, bool):
             raise ConfigError(f"{key} must be true or false, got {value!r}")
         return value
+
+    def warn_of_built_in(self) -> None:
+        """Say so where a key asks for what cannot be had: nobody would see that it is not read."""
+        for key, held in BUILT_IN.items():
+            asked = self._hparams.get(key)
+            if asked is not None and asked != held:
+                log.warning("%s: %r is asked for, but here it is always %r", key, asked, held)
 
     def refuse_unknown(self) -> None:
         """Every key must have been read, or be known to do nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from modules.radnerfs.radnerf_torso import TorsoCues, updated_torso_grid
 from modules.radnerfs.rays import RayBundle, background_coordinates
 from modules.radnerfs.renderer import render_occupancy
 from tasks.radnerfs.perceptual import PatchLoss
+from tasks.radnerfs.portrait_carving import beside_the_head
 from tasks.radnerfs.portrait_config import PortraitTaskConfig
 from tasks.radnerfs.portrait_data import PortraitClip, PortraitExample
 from tasks.radnerfs.portrait_losses import adapted_weight, ambient_loss, opacity_entropy
@@ -59,12 +61,15 @@ class HeadStage:
     def __init__(self, portrait: Portrait, clip: PortraitClip, tools: Tools) -> None:
         self.portrait, self.clip, self.tools = portrait, clip, tools
         head, config = portrait.head, portrait.head.config
-        poses = clip.cameras.poses[clip.dataset.samples.rows[clip.train]]
-        head.density_grid.copy_(
-            mark_untrained(
-                head.density_grid, poses, clip.image_from_camera, config.bound, config.render.grid_size, head.backend
-            )
-        )
+        poses, seen_by = clip.cameras.poses[clip.dataset.samples.rows[clip.train]], clip.image_from_camera
+        cells = config.bound, config.render.grid_size, head.backend
+        head.density_grid.copy_(mark_untrained(head.density_grid, poses, seen_by, *cells, side_px=clip.side))
+        count = min(tools.config.carving_frames, len(clip.train))
+        if count:
+            chosen = clip.train[np.linspace(0, len(clip.train) - 1, count).astype(int)].tolist()
+            masks = torch.stack([clip.head_mask(index) for index in chosen])
+            poses = clip.cameras.poses[clip.dataset.samples.rows[chosen]].to(masks.device)
+            head.density_grid[:, beside_the_head(masks, poses, seen_by, *cells)] = -1.0
 
     def refresh(self, example: PortraitExample) -> None:
         head = self.portrait.head
@@ -83,11 +88,13 @@ class HeadStage:
         """Random rays; from ``fine_start`` on every other step renders the lips as a picture."""
         config, side = self.tools.config, self.clip.side
         if step < config.fine_start or step % 2 == 0:
-            picked = self.tools.picks(config.n_rays, side * side, self.clip.device)
+            picked, lips = self.tools.picks(config.n_rays, side * side, self.clip.device), self._lips(example)
+            on_lips = round(config.lips_share * config.n_rays)
+            if on_lips and len(lips):
+                picked[:on_lips] = lips[self.tools.picks(on_lips, len(lips), self.clip.device)]
             return self._rendered(example, picked, step)[1]
         left, right, top, bottom = example.lip_rect
-        numbers = torch.arange(side * side, device=self.clip.device).view(side, side)
-        picked = numbers[top:bottom, left:right].flatten()
+        picked = self._lips(example)
         rgb, terms = self._rendered(example, picked, step)
         if config.perceptual_weight > 0:
             shape = (bottom - top, right - left, 3)
@@ -95,16 +102,28 @@ class HeadStage:
             terms["perceptual"] = config.perceptual_weight * self.tools.seen_difference(made, wanted)
         return terms
 
+    def _lips(self, example: PortraitExample) -> Tensor:
+        """Numbers of the rays in the box around the lips, row after row."""
+        left, right, top, bottom = example.lip_rect
+        side = self.clip.side
+        return torch.arange(side * side, device=self.clip.device).view(side, side)[top:bottom, left:right].flatten()
+
     def _of_whole_frame(self, example: PortraitExample, step: int) -> dict[str, Tensor]:
         config, side = self.tools.config, self.clip.side
         rgb, terms = self._rendered(example, torch.arange(side * side, device=self.clip.device), step)
         picture, wanted = (part.view(side, side, 3).permute(2, 0, 1) for part in (rgb, example.target))
         assert self.portrait.sr_net is not None
         doubled = self.portrait.sr_net(picture[None], "random", self.tools.generator)[0]
-        terms["sr_mse"] = ((doubled - example.full_target) ** 2).mean()
+        left, right, top, bottom = (2 * edge for edge in example.lip_rect)
+        lips = (slice(None), slice(top, bottom), slice(left, right))
+        whole, share = ((doubled - example.full_target) ** 2).mean(), config.lips_share
+        terms["sr_mse"] = whole
+        if share > 0 and doubled[lips].numel():
+            near = self._lips(example)
+            of_lips = ((doubled[lips] - example.full_target[lips]) ** 2).mean()
+            terms["sr_mse"] = (1 - share) * whole + share * of_lips
+            terms["mse"] = (1 - share) * terms["mse"] + share * ((rgb[near] - example.target[near]) ** 2).mean()
         if step >= config.fine_start and config.perceptual_weight > 0:
-            left, right, top, bottom = (2 * edge for edge in example.lip_rect)
-            lips = (slice(None), slice(top, bottom), slice(left, right))
             compare, weight = self.tools.seen_difference, config.perceptual_weight
             terms["perceptual"] = weight * compare(picture, wanted)
             terms["sr_perceptual"] = weight / 2 * compare(doubled, example.full_target)

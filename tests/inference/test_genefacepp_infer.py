@@ -129,6 +129,7 @@ def test_flags_become_a_job(run, speech, tmp_path):
     [
         (["--drv_pose", "9-3"], "--drv_pose '9-3'"),
         (["--drv_pose", "0-999"], "the person's clip has 40 frames"),
+        (["--drv_pose", __file__], "only a portrait, which is rendered as a whole, follows another video's head"),
         (["--raymarching_end_threshold", "2"], "--raymarching_end_threshold 2.0"),
         (["--out_name", "o.avi"], "no supported container"),
         (["--head_ckpt", "nobody"], "nobody: there is no such checkpoint"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.drv_pose import parse_drv_pose
 from inference.face_choice import FaceChoice, SpeechFiles
 from inference.jobs import (
     FAST_END_THRESHOLD,
@@ -12,7 +13,6 @@ from inference.jobs import (
     check_container,
     check_folder,
     check_output,
-    parse_drv_pose,
     resolve_head_ckpt,
 )
 from inference.timeline import TimeOptions
@@ -124,7 +124,7 @@ def test_drv_pose(text, meaning):
 
 @pytest.mark.parametrize("text", ["", "5", "-3", "5-", "9-9", "9-3", "a-b", "1-2-3", "1.0-2", "²-9", "period"])
 def test_drv_pose_that_means_nothing(text, classic):
-    with pytest.raises(ConfigError, match=r"use nearest .* static .* or A-B"):
+    with pytest.raises(ConfigError, match=r"use nearest .* static .* A-B .* a video"):
         parse_drv_pose(text)
     if text:
         with pytest.raises(ConfigError, match="--drv_pose"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import cv2
@@ -10,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from inference import portrait_video
+from inference import portrait_performance
 from inference.genefacepp_infer import main
+from inference.portrait_performance import Performance
 from inference.portrait_video import PortraitPlayer, still_background
 from modules.audio2motion.speech_vae import SpeechVAEConfig, build_speech_vae
 from modules.audio2motion.vae import FlowVAEConfig
 from modules.commons.errors import ConfigError
 from modules.commons.workspace import VideoWorkspace
 from modules.face_model.bfm import BfmModel
+from modules.face_model.portrait_face import PortraitFace
 from modules.radnerfs.official import load_portrait
 from modules.radnerfs.official_dataset import load_portrait_dataset
 from modules.structures.audio import AudioClip
@@ -39,19 +40,20 @@ def moved_in(tmp_path, monkeypatch):
     theirs = tmp_path / "theirs"
     torch.manual_seed(0)
     write_official(theirs / "a2m", build_speech_vae(TINY).state_dict(), {"motion_type": "exp"})
-    write_small_portrait(theirs / "may_torso", "torso_sr")
+    write_small_portrait(theirs / "may_torso", "torso_sr", data_root=tmp_path / "data")
     binary = VideoWorkspace("May", tmp_path / "data").binary
     binary.mkdir(parents=True)
     np.save(binary / "trainval_dataset.npy", official_dataset())
-    monkeypatch.setattr(
-        portrait_video, "VideoWorkspace", functools.partial(VideoWorkspace, data_root=tmp_path / "data")
-    )
-    monkeypatch.setattr(portrait_video, "build_extractor", EXTRACTORS.__getitem__)
+    monkeypatch.setattr(portrait_performance, "build_extractor", EXTRACTORS.__getitem__)
     monkeypatch.setattr(BfmModel, "load", lambda: small_bfm())
     rng = np.random.default_rng(0)
     speech = rng.normal(0, 0.1, 16_000).astype(np.float32)
     write_wav(tmp_path / "speech.wav", AudioClip(speech, 16_000))
     return tmp_path
+
+
+def small_face() -> PortraitFace:
+    return PortraitFace.of(small_bfm().landmark_rows())
 
 
 def run(folder, *more) -> int:
@@ -77,7 +79,7 @@ def test_a_portrait_speaks(moved_in):
 def test_what_is_missing_is_said_in_one_sentence(moved_in, caplog):
     dataset = VideoWorkspace("May", moved_in / "data").binary / "trainval_dataset.npy"
     assert run(moved_in) == 1
-    assert "needs its own audio-to-motion network; give --a2m_ckpt" in caplog.records[-1].getMessage()
+    assert "needs GeneFace++'s own audio-to-motion network; give --a2m_ckpt" in caplog.records[-1].getMessage()
     dataset.unlink()
     assert run(moved_in, "--a2m_ckpt", moved_in / "theirs" / "a2m") == 1
     assert "holds neither portrait_dataset.npz nor" in caplog.records[-1].getMessage()
@@ -97,7 +99,9 @@ def test_backgrounds(moved_in):
     official = load_portrait(moved_in / "theirs" / "may_torso")
     white = replace(official, config=replace(official.config, background="white"))
     shown = [
-        next(PortraitPlayer(one, dataset, small_bfm()).frames(np.zeros((1, 64), np.float32), np.array([0])))
+        next(
+            PortraitPlayer(one, dataset, small_face()).frames(Performance(np.zeros((1, 64), np.float32), np.array([0])))
+        )
         for one in (official, white)
     ]
     assert not np.array_equal(*shown)
@@ -106,13 +110,17 @@ def test_backgrounds(moved_in):
 def test_frames_follow_pose_and_speech(moved_in):
     official = load_portrait(moved_in / "theirs" / "may_torso")
     dataset = load_portrait_dataset(VideoWorkspace("May", moved_in / "data").binary)
-    player = PortraitPlayer(official, dataset, small_bfm())
+    player = PortraitPlayer(official, dataset, small_face())
+
+    def play(expression, rows):
+        return list(player.frames(Performance(expression, np.array(rows))))
+
     assert player.side == 16 and player.picture_side == 32
     expression = np.zeros((3, 64), np.float32)
-    still = list(player.frames(expression, np.array([5, 5, 5])))
+    still = play(expression, [5, 5, 5])
     assert [frame.shape for frame in still] == [(32, 32, 3)] * 3 and still[0].dtype == np.uint8
-    assert np.array_equal(still[1], list(player.frames(expression, np.array([5, 5, 5])))[1])
-    turned = list(player.frames(expression, np.array([5, 12, 5])))
+    assert np.array_equal(still[1], play(expression, [5, 5, 5])[1])
+    turned = play(expression, [5, 12, 5])
     assert not np.array_equal(turned[1], still[1])
-    spoken = list(player.frames(expression + dataset.expression[:3], np.array([5, 5, 5])))
+    spoken = play(expression + dataset.expression[:3], [5, 5, 5])
     assert not np.array_equal(spoken[1], still[1])

@@ -90,9 +90,11 @@ def write_official(
     return file
 
 
-def write_small_portrait(folder: Path, kind: str, *, legacy: bool = True) -> Portrait:
-    portrait = small_portrait(kind)
-    write_official(folder, official_names(portrait.state_dict()), hparams_of(kind), legacy=legacy)
+def write_small_portrait(folder: Path, kind: str, *, legacy: bool = True, data_root: Path | None = None) -> Portrait:
+    portrait, hparams = small_portrait(kind), hparams_of(kind)
+    if data_root is not None:
+        hparams["binary_data_dir"] = str(data_root / "binary" / "videos")
+    write_official(folder, official_names(portrait.state_dict()), hparams, legacy=legacy)
     return portrait
 
 

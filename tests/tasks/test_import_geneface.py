@@ -117,6 +117,16 @@ def test_the_original_is_never_replaced(tmp_path, caplog):
     assert {file.name: file.read_bytes() for file in (tmp_path / "may").iterdir()} == before
 
 
+def test_a_folder_of_other_things_is_never_replaced(tmp_path, caplog):
+    """``--out checkpoints`` by mistake."""
+    write_small_portrait(tmp_path / "may", "head")
+    (tmp_path / "checkpoints" / "identities").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "identities" / "anna").write_text("years of work")
+    assert run(tmp_path / "may", "--out", tmp_path / "checkpoints") == 1
+    assert "holds other things than a checkpoint" in caplog.records[-1].getMessage()
+    assert (tmp_path / "checkpoints" / "identities" / "anna").read_text() == "years of work"
+
+
 def test_importing_again_replaces_the_older_import(tmp_path):
     write_small_portrait(tmp_path / "may", "head")
     for _ in range(2):

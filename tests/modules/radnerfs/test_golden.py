@@ -206,15 +206,29 @@ def test_inference_loop(threshold, backend, ellipsoid):
     assert field.calls == [int(alive * steps) for _, alive, steps in trace]
 
 
+class _CountingBackend:
+    """Counts the sample slots that each block of the inference loop marches."""
+
+    def __init__(self, backend, calls: list[int]) -> None:
+        self._backend, self._calls = backend, calls
+
+    def __getattr__(self, name: str):
+        return getattr(self._backend, name)
+
+    def march_infer(self, rays, start, far, bitfield, march, n_steps):
+        self._calls.append(len(rays) * n_steps)
+        return self._backend.march_infer(rays, start, far, bitfield, march, n_steps)
+
+
 class _BlobField:
     """Stands in for the network: sigma = 60 exp(-8 r²), rgb = 0.5 + 0.5 p."""
 
     def __init__(self, backend, bits) -> None:
-        self.backend, self.density_bitfield, self.config, self.cascades = backend, bits, RADNeRFConfig(), 1
         self.calls: list[int] = []
+        self.backend = _CountingBackend(backend, self.calls)
+        self.density_bitfield, self.config, self.cascades = bits, RADNeRFConfig(), 1
 
     def __call__(self, positions, directions, cond_feat, code):
-        self.calls.append(positions.shape[0] * positions.shape[1])
         sigma = 60 * torch.exp(-8 * (positions**2).sum(dim=-1))
         return FieldOutput(sigma, 0.5 + 0.5 * positions, torch.zeros_like(positions))
 

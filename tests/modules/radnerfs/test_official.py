@@ -86,7 +86,8 @@ WRONG = {
     "an unknown task": ({"task_cls": "tasks.mine.Task"}, "none of the four"),
     "another grid": ({"grid_type": "densegrid"}, "grid_type is densegrid"),
     "another interpolation": ({"grid_interpolation_type": "cubic"}, "grid_interpolation_type is cubic"),
-    "another table": ({"log2_hashmap_size": 9}, "levels of head.position_embedder"),
+    "another table": ({"log2_hashmap_size": 9}, r"head\.position_embedder\.embeddings has the shape .*asks for"),
+    "a table of millions": ({"log2_hashmap_size": 19, "desired_resolution": 1024}, r"asks for \[\d{6,}, 2\]"),
 }
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from modules.face_model.portrait_face import PortraitFace
 from modules.radnerfs.official_dataset import read_official_dataset
-from modules.radnerfs.portrait_motion import PortraitCameras, PortraitMotion
+from modules.radnerfs.portrait_motion import HeadPoses, PortraitCameras, PortraitMotion
 from modules.structures.cameras import camera_pose, ngp_pose, pose6
 from modules.structures.landmarks import LM68
 from tests.support.official_portraits import official_dataset
@@ -30,7 +31,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def motion(dataset, bfm):
-    return PortraitMotion(dataset, bfm)
+    return PortraitMotion(dataset, PortraitFace.of(bfm.landmark_rows()))
 
 
 def z_scores(dataset, bfm, expression) -> np.ndarray:
@@ -80,7 +81,7 @@ def test_blinks_close_the_eyes_by_the_clock(motion):
 def test_torso_landmarks_are_where_the_points_are_seen(motion, dataset, bfm):
     rows = np.full(9, 4)  # a head that stands still is not smoothed away
     expression = torch.from_numpy(dataset.expression[:9])
-    seen = motion.torso_landmarks(expression, rows)
+    seen = motion.torso_landmarks(expression, HeadPoses.of_rows(dataset, rows))
     identity = torch.from_numpy(dataset.identity)[0]
     euler, fitted = (torch.from_numpy(values[rows]) for values in (dataset.euler, dataset.translation))
     wanted = bfm.reconstruct_lm2d(identity, expression, euler, fitted)[:, list(LM68)]
@@ -89,12 +90,13 @@ def test_torso_landmarks_are_where_the_points_are_seen(motion, dataset, bfm):
 
 
 def test_cameras(dataset):
-    plain = PortraitCameras.of(dataset, 4.0, (0.0, 0.0, 0.0), None)
+    every = HeadPoses.of_rows(dataset, slice(None))
+    plain = PortraitCameras.of(every, 4.0, (0.0, 0.0, 0.0), None)
     wanted = ngp_pose(camera_pose(dataset.euler, dataset.translation))
     np.testing.assert_allclose(plain.poses, wanted, atol=1e-6)
     np.testing.assert_allclose(plain.pose6, pose6(wanted), atol=1e-6)
-    smooth = PortraitCameras.of(dataset, 4.0, (0.0, 0.0, 0.0), 7)
+    smooth = PortraitCameras.of(every, 4.0, (0.0, 0.0, 0.0), 7)
     steps = [np.abs(np.diff(cameras.poses.numpy(), axis=0)).mean() for cameras in (plain, smooth)]
     assert steps[1] < 0.5 * steps[0]
-    moved = PortraitCameras.of(dataset, 2.0, (0.5, 0.0, 0.0), None)
+    moved = PortraitCameras.of(every, 2.0, (0.5, 0.0, 0.0), None)
     np.testing.assert_allclose(moved.poses[:, :3, 3], wanted[:, :3, 3] / 2 + [0.5, 0, 0], atol=1e-5)

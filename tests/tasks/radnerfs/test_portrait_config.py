@@ -9,7 +9,13 @@ from modules.commons.config import dump_config, load_config
 from modules.commons.errors import ConfigError
 from modules.radnerfs.official import KIND_OF_TASK
 from tasks.configs import load_any
-from tasks.radnerfs.portrait_config import PortraitTaskConfig, is_official_config, task_of_hparams
+from tasks.radnerfs.portrait_config import (
+    BUILT_IN,
+    DONE_ELSEWHERE,
+    PortraitTaskConfig,
+    is_official_config,
+    task_of_hparams,
+)
 from tests.modules.radnerfs import golden, golden_portraits
 from tests.support.official_portraits import hparams_of, small_config
 
@@ -59,7 +65,7 @@ def test_it_is_saved_in_our_own_form(file, tmp_path):
         ("with_att: 1", "with_att must be true or false"),
         ("lr: fast", "lr must be a number"),
         ("binary_data_dir: data/bin", "must end in binary/videos"),
-        ("task_cls: tasks.radnerfs.radnerf_torso.RADNeRFTorsoTask", "name it with head_ckpt"),
+        ("task_cls: tasks.radnerfs.radnerf_torso.RADNeRFTorsoTask", "name it with head_model_dir"),
         ("grid_type: densegrid", "grid_type is densegrid"),
         ("max_steps: 0", "at least one sample"),
     ],
@@ -69,3 +75,19 @@ def test_wrong_keys_and_values_are_one_sentence(file, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_any(file)
     assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_built_in_is_said_where_something_else_is_asked_for(kind, caplog):
+    hparams = golden.load_json("hparams_resolved")[kind]
+    task_of_hparams(hparams)
+    assert caplog.text == "", "GeneFace++'s own values are the built-in ones"
+    task_of_hparams({**hparams, "clip_grad_norm": 0.5, "nerf_keypoint_mode": "lm131", "warmup_updates": None})
+    assert [record.getMessage() for record in caplog.records] == [
+        "clip_grad_norm: 0.5 is asked for, but here it is always 0",
+        "nerf_keypoint_mode: 'lm131' is asked for, but here it is always 'lm68'",
+    ]
+
+
+def test_every_built_in_key_is_known():
+    assert set(BUILT_IN) <= DONE_ELSEWHERE
