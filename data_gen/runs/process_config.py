@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from data_gen.runs.binarizer_nerf import BinarizerConfig
+from data_gen.utils.mp_feature_extractors.multiclass_segmenter import multiclass_file
 from data_gen.utils.process_video.face_detector import Backend
 from data_gen.utils.process_video.face_table import BeliefConfig
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
@@ -14,6 +15,7 @@ from data_gen.utils.process_video.person_linking import LinkConfig
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.device import DeviceName
+from modules.commons.hashing import file_sha256
 from modules.face_model.choice import FaceModelName
 
 
@@ -75,12 +77,23 @@ class OcclusionStageConfig:
     Attributes:
         enabled: off, only hands count.
         mask_size: side of the stored masks, px.
+        segmentation: 'auto' also asks MediaPipe's multiclass segmentation where its file is there, 'off' never.
         judge: see ``PassConfig``.
     """
 
     enabled: bool = True
     mask_size: int = 256
+    segmentation: Literal["auto", "off"] = "auto"
     judge: PassConfig = field(default_factory=PassConfig)
+
+    def has_segmentation(self) -> bool:
+        """Whether classes of pixels are evidence."""
+        return self.segmentation == "auto" and multiclass_file() is not None
+
+    def hashed(self) -> dict[str, Any]:
+        """The section as results depend on it: the network's own hash stands for asking it."""
+        path = multiclass_file() if self.has_segmentation() else None
+        return asdict(self) | {"segmentation": "" if path is None else file_sha256(path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +122,5 @@ class ProcessVideoConfig:
         sections = asdict(self)
         if self.detect.extractor in ("auto", "torch"):
             sections["detect"]["extractor"] = "litert"
+        sections["occlusion"] = self.occlusion.hashed()
         return sections
