@@ -25,8 +25,7 @@ from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
 from inference.jobs import ArbitraryJob, PersonOptions, SpeechOptions
 from inference.mask_overlay import MaskOverlay, ShownFace
-from inference.motion_to_frames import IdentityRenderer
-from inference.portrait_editor import PortraitEditor, portrait_identity
+from inference.portrait_editor import portrait_identity
 from inference.prepared import PreparedSource, PreparedVideo, prepare_training
 from inference.provenance import provenance_path
 from inference.side_videos import (
@@ -56,7 +55,6 @@ from modules.video.passengers import Passengers
 from modules.video.pipeline import decoding, encoding
 from modules.video.png import write_png
 from modules.video.reader import VideoReader
-from modules.video.restoration import load_restorer
 from modules.video.segments import SegmentedWriter
 from modules.video.sound import SoundPlan, Speech
 
@@ -138,7 +136,7 @@ def plan_video(source: PreparedSource, motion: MotionSequence) -> EditPlan:
 
 def preview_frame(
     job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, performances: Sequence[Performance],
-    extras: Extras | None = None,
+    progress: Progress, extras: Extras | None = None,
 ) -> Path:  # fmt: skip
     """Write output frame ``job.preview`` alone, composited, as a PNG.
 
@@ -148,7 +146,7 @@ def preview_frame(
     wanted = job.preview or 0
     if wanted >= len(timeline):
         raise ConfigError(f"--preview {wanted}: the result has {len(timeline)} frames, numbered from 0")
-    editors = _editors(job, timeline, performances)
+    editors = _editors(job, timeline, performances, progress)
     shown_s = np.asarray(timeline.pts * float(timeline.time_base), np.float64)
     earlier = [editor.colour_rows(shown_s, wanted) for editor in editors]
     first = min([wanted, *(number for rows in earlier for number in rows)])
@@ -178,7 +176,7 @@ def edit_video(
     job.out_name.parent.mkdir(parents=True, exist_ok=True)
     extras = extras or Extras()
     devices = render_devices(job.device, job.devices, len(timeline))
-    editors = [(device, _editors(job, timeline, performances, device)) for device in devices]
+    editors = [(device, _editors(job, timeline, performances, progress, device)) for device in devices]
     debug = DebugStrips(job.out_name) if job.debug else None
     key = _edit_key(job, video, timeline, performances)
     with (
@@ -269,20 +267,15 @@ class _Outputs:
 
 
 def _editors(
-    job: ArbitraryJob, timeline: Timeline, performances: Sequence[Performance], device: torch.device | None = None
-) -> list[Editor]:
+    job: ArbitraryJob, timeline: Timeline, performances: Sequence[Performance], progress: Progress,
+    device: torch.device | None = None,
+) -> list[Editor]:  # fmt: skip
     """One for each face, rendering on ``device``; None = where the job says."""
     with torch.cuda.device(device) if device is not None and device.type == "cuda" else nullcontext():
-        return [_editor(job, timeline, part) for part in performances]
-
-
-def _editor(job: ArbitraryJob, timeline: Timeline, part: Performance) -> Editor:
-    checkpoint, postnet = part.identity.checkpoint, job.controls.postnet_ckpt
-    if is_portrait(checkpoint):
-        return PortraitEditor(job, part.source, checkpoint, part.plan, timeline.rows, job.device)
-    renderer = IdentityRenderer(checkpoint, part.source.face_model, job.device, postnet_ckpt=postnet)
-    restorer = None if job.restore is None else load_restorer(job.restore, renderer.person.device)
-    return FrameEditor(job, part.source, renderer, part.plan, timeline.rows, restorer)
+        return [
+            face_editor(job, part.source, part.identity.checkpoint, part.plan, timeline.rows, progress)
+            for part in performances
+        ]
 
 
 def _result_writer(

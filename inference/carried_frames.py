@@ -14,6 +14,7 @@ from inference.device_compositor import Pending
 from inference.face_edits import FaceEdit, State, Wanted, with_last
 from inference.frame_editor import FrameEditor
 from modules.face_model.mesh_renderer import Bounds
+from modules.radnerfs.device_skin_motion import per_window
 from modules.radnerfs.motion_batch import MotionCaster
 from modules.radnerfs.surface_batch import FaceFrames
 from modules.structures.frames import Frame
@@ -130,10 +131,13 @@ class CarriedOnDevice:
         chosen = torch.from_numpy(numbers)
         windows = torch.cat([editor.conditions[chosen], shown_conditions[chosen]])
         patches = editor.renderer.render_everything(_one_by_one(faces), windows, editor.region)
+        share, rendered = editor.rendered_share(numbers), motion.rendered
+        if (share < 1).any():
+            rendered = rendered * per_window(share, rendered.device)
         images = over_window(patches, np.concatenate([bounds, bounds]), grids.padded_hw)
         carried = CarriedBatch(
             new=images[: len(frames)], shown=images[len(frames) :], flow=motion.flow, alpha=motion.region,
-            rendered=motion.rendered, paintable=motion.paintable, compared=motion.compared, matched=motion.matched,
+            rendered=rendered, paintable=motion.paintable, compared=motion.compared, matched=motion.matched,
             mouth_shown=motion.mouth_shown, grids=grids, edge_px=faces.edge_px,
         )  # fmt: skip
         free = [

@@ -20,6 +20,7 @@ from inference.jobs import SpeechOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.official_motion import OfficialMotion
 from inference.prepared import PreparedSource
+from inference.seen_mouths import within_seen
 from inference.usable_faces import CLEAN_COVER, MAX_RESIDUAL
 from modules.audio2motion.motion_space import rest_expression
 from modules.audio2motion.official import is_official_motion, load_official
@@ -118,7 +119,8 @@ def plan_speech(
         shot_starts=shot_starts, in_part=in_part, other_speaks=other_speaks,
     )  # fmt: skip
     open_eyes = eyes_open(source.coeffs.expression[source.coeffs.valid])
-    return replace(plan, expression=with_blinks(plan.expression, times_s, blink_mode, open_eyes))
+    expression = within_seen(source, plan.expression, tracked.rest, MOUTH_ROWS)
+    return replace(plan, expression=with_blinks(expression, times_s, blink_mode, open_eyes))
 
 
 def source_motion(

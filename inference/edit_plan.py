@@ -33,7 +33,8 @@ class EditConfig:
     Attributes:
         fade_s: time over which an edit fades in and out at its borders; cuts are no borders.
         silence_s: pauses at least this long fade back to the source when its own mouth rests too.
-        resting_opening: the source's lips count as resting below this opening (inter-ocular units).
+        resting_opening: the source's lips come to rest below this opening (inter-ocular units).
+        waking_opening: and rest until they open wider than this, so that trembling lips do not switch to and fro.
         max_residual: frames whose landmark error exceeds this fraction of the inter-ocular distance pass through.
         keep_smile: share of the source's own slow smile kept in the new mouth, 0..1.
         smile_sigma_s: width of the low-pass that tells a smile from speech.
@@ -42,6 +43,7 @@ class EditConfig:
     fade_s: float = 0.16
     silence_s: float = 1.0
     resting_opening: float = 0.02
+    waking_opening: float = 0.035
     max_residual: float = MAX_RESIDUAL
     keep_smile: float = 0.5
     smile_sigma_s: float = 0.5
@@ -49,6 +51,8 @@ class EditConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.fade_s < float("inf"):
             raise ValueError(f"a fade takes 0 s or more, got {self.fade_s}")
+        if self.waking_opening < self.resting_opening:
+            raise ValueError(f"lips at rest wake above {self.resting_opening}, got {self.waking_opening}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,15 +254,27 @@ def _resting_pauses(source: SourceMotion, motion: MotionSequence, config: EditCo
     times = source.times_s
     row = np.clip((times * motion.rate_hz).astype(int), 0, max(len(motion) - 1, 0))
     silent = motion.is_speech[row] < 0.5 if len(motion) else np.ones(len(row), bool)
-    resting = np.nan_to_num(source.opening, nan=1.0) < config.resting_opening
+    resting = resting_lips(source.opening, config.resting_opening, config.waking_opening)
     quiet = np.zeros(len(silent), bool)
-    for first, stop in runs_of(silent):
-        if times[stop - 1] - times[first] < config.silence_s or not resting[first:stop].all():
+    for first, stop in runs_of(silent & resting):
+        if times[stop - 1] - times[first] < config.silence_s:
             continue
         begin_s = times[first] + config.fade_s if first else -np.inf
         end_s = times[stop - 1] - config.fade_s if stop < len(times) else np.inf
         quiet[first:stop] = (times[first:stop] >= begin_s) & (times[first:stop] <= end_s)
     return quiet
+
+
+def resting_lips(opening: NDArray[np.floating], low: float, high: float) -> NDArray[np.bool_]:
+    """bool ``[T]``: lips that have come to rest and have not woken since.
+
+    They rest from where ``opening [T]`` falls below ``low`` until it exceeds ``high``; in between they stay what they
+    were, and at first are awake. Where nothing is known (NaN) they are awake.
+    """
+    known = np.nan_to_num(opening, nan=np.inf)
+    decided = np.where(known < low, 1, np.where(known > high, 0, -1))
+    last = np.maximum.accumulate(np.where(decided >= 0, np.arange(len(decided)), -1))
+    return (last >= 0) & (decided[last] == 1)
 
 
 def _slow_part(source: SourceMotion, units: NDArray[np.int64], sigma_s: float) -> NDArray[np.float32]:

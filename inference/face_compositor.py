@@ -18,7 +18,7 @@ from modules.structures.crops import CropRegion, warp_affine
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
 from modules.video.colour import blend_patch, rgb_float_from_planes
-from modules.video.colour_follow import ColourFollower
+from modules.video.colour_follow import ColourFollower, FieldEstimator
 from modules.video.colour_match import RingConfig, apply_field
 from modules.video.delta_transfer import DeltaTransfer, in_source_light
 from modules.video.linear_light import LightCurve
@@ -27,11 +27,12 @@ from modules.video.multiband import multiband
 from modules.video.restoration import Restorer, restored
 from modules.video.source_detail import SourceDetail
 
-BlendMode = Literal["alpha", "multiband", "seamless", "delta"]
+BlendMode = Literal["alpha", "multiband", "seamless", "neural", "delta"]
 DEFAULT_BLEND_MODE: BlendMode = "delta"
 BLEND_MODE_HELP = (
     "delta: the source's own pixels, moved and changed by what two renderings differ in; alpha: the rendering, softly "
-    "edged; multiband: likewise, fine detail over a narrower edge; seamless: likewise, its border made the source's"
+    "edged; multiband: likewise, fine detail over a narrower edge; seamless: likewise, its border made the source's; "
+    "neural: as alpha, its colours by a network that learns this person's light, once, in about a minute"
 )
 Bounds = tuple[int, int, int, int]
 
@@ -39,9 +40,10 @@ RINGS: dict[BlendMode, RingConfig] = {
     "alpha": RingConfig(),
     "multiband": RingConfig(),
     "seamless": RingConfig(),
+    "neural": RingConfig(),
     "delta": RingConfig(),
 }
-SMOOTHING_S: dict[BlendMode, float] = {"alpha": 0.4, "multiband": 0.4, "seamless": 0.4, "delta": 0.4}
+SMOOTHING_S: dict[BlendMode, float] = dict.fromkeys(RINGS, 0.4)
 SEAMS = {"multiband": multiband, "seamless": seamless}
 """Modes whose patch is fitted to its surroundings before it is blended."""
 COLOUR_STATE = ("field", "time_s", "bounds")
@@ -61,6 +63,8 @@ class FaceCompositor:
     * ``seamless``: as ``alpha``, then the border is made equal to the source's, and what it was off by is carried
       smoothly over the inside (``modules.video.membrane``), as Poisson cloning does: hides a strongly wrong colour, but
       follows whatever lies at the border and can flicker.
+    * ``neural``: as ``alpha``, but the field is what a network says that was taught on this person's own frames
+      (``modules.video.neural_blend``).
     * ``delta``: what differs between the renderings of the new and of the shown motion changes the source's own pixels,
       which move with the skin (``composite_carried``, ``modules.video.delta_transfer``). A patch without the shown
       motion is blended as by ``alpha``.
@@ -72,9 +76,10 @@ class FaceCompositor:
         match_colour: False blends the patch as it was rendered.
         transfer: FFmpeg's number of the stream's transfer function; 2 = unspecified.
         restorer: of the mouth that mode ``delta`` renders; None = none.
+        blender: that mode ``neural`` needs.
 
     Raises:
-        ValueError: for an unknown blend mode or a negative time.
+        ValueError: for an unknown blend mode, a missing blender or a negative time.
     """
 
     def __init__(
@@ -85,15 +90,18 @@ class FaceCompositor:
         match_colour: bool = True,
         transfer: int = 2,
         restorer: Restorer | None = None,
+        blender: FieldEstimator | None = None,
     ) -> None:
         if blend_mode not in get_args(BlendMode):
             raise ValueError(f"blend_mode must be one of {', '.join(get_args(BlendMode))}, got {blend_mode!r}")
+        if (blend_mode == "neural") is (blender is None):
+            raise ValueError("a trained blender belongs to blend mode 'neural', and that mode needs one")
         if smoothing_s is not None and smoothing_s < 0:
             raise ValueError(f"smoothing_s must not be negative, got {smoothing_s}")
         self.blend_mode: BlendMode = blend_mode
         self._light = LightCurve.of(transfer)
         smoothing = SMOOTHING_S[blend_mode] if smoothing_s is None else smoothing_s
-        self._colour = ColourFollower(RINGS[blend_mode], smoothing, self._light)
+        self._colour = ColourFollower(RINGS[blend_mode], smoothing, self._light, blender)
         self._transfer, self._detail = DeltaTransfer(), SourceDetail()
         self._match_colour = match_colour
         self._restorer = restorer

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from inference.driving import end_rays_at, occlusion_in
 from inference.edit_plan import EditPlan
@@ -22,6 +22,7 @@ from modules.structures.carried_patch import CarriedPatch
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import Frame, FramePatch
 from modules.structures.masks import OcclusionMask
+from modules.video.colour_follow import FieldEstimator
 from modules.video.restoration import Restorer
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,10 @@ MEMORY_S = 1.6
 """How far back colour is still felt: four time constants of the compositor."""
 MEMORY_STEP_S = 0.03
 """Of faster video, not every frame is needed for that."""
+
+
+RENDERED_FROM = 0.6
+"""Strength of an edit from which a mouth is wholly the rendered one."""
 
 
 class FrameEditor:
@@ -42,6 +47,7 @@ class FrameEditor:
         plan: the new expression of every output frame.
         rows: ``[N]`` source frame that each output frame shows; None = frame by frame.
         restorer: of the rendered mouth; None = none.
+        blender: that blend mode ``neural`` needs, see ``person_blender.blender_for``.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class FrameEditor:
         plan: EditPlan,
         rows: NDArray[np.int64] | None = None,
         restorer: Restorer | None = None,
+        blender: FieldEstimator | None = None,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -69,7 +76,7 @@ class FrameEditor:
         self.shown_conditions = self._conditions_of_shown(options.lle_percent) if self.is_carried else None
         """``[N, window, 204]`` of the tracked motion; None where nothing is carried."""
         self.compositor = FaceCompositor(
-            blend_mode=options.blend_mode, transfer=source.info.color_tags[1], restorer=restorer
+            blend_mode=options.blend_mode, transfer=source.info.color_tags[1], restorer=restorer, blender=blender
         )
         self.region: Region = options.region
         self._last: int | None = None
@@ -106,7 +113,17 @@ class FrameEditor:
             for expression in (self.expression[number], coeffs.expression[row])
         )
         windows = torch.stack([self.conditions[number], self.shown_conditions[number]])
-        return self.renderer.render_motion(new, old, coeffs.camera, windows, self.region)
+        carried = self.renderer.render_motion(new, old, coeffs.camera, windows, self.region)
+        share = np.float32(self.rendered_share([number])[0])
+        return carried if carried is None or share == 1 else replace(carried, rendered=carried.rendered * share)
+
+    def rendered_share(self, numbers: ArrayLike) -> NDArray[np.float32]:
+        """How far a rendered mouth takes the place of the carried one in output frames ``[B]``, 0..1.
+
+        While an edit fades, lips move to where the source has them; the mouth behind them fades, because a rendering
+        of the very mouth that is shown still differs from it.
+        """
+        return np.clip(self.plan.strength[np.asarray(numbers)] / RENDERED_FROM, 0, 1).astype(np.float32)
 
     def patch(self, number: int) -> FramePatch:
         """The rendered region of output frame ``number`` with its alpha, edit strength included."""

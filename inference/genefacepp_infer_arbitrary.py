@@ -101,7 +101,7 @@ class GeneFace2InferArbitrary(GeneFace2Infer):
         extras = plan_extras(job, video, timeline, edited)
         if job.preview is not None:
             with timer.stage("preview"):
-                return preview_frame(job, video, timeline, performances, extras)
+                return preview_frame(job, video, timeline, performances, self.progress, extras)
         masks = job.save_masks or (job.report and masks_of_report(job.report))
         with timer.stage("edit"):
             record = edit_video(replace(job, save_masks=masks), video, timeline, performances, self.progress, extras)

@@ -251,7 +251,7 @@ class EvaluationJob:
 
     Attributes:
         src_video: the video. out: folder of the report.
-        drv_aud: foreign speech to dub it with, if any.
+        drv_aud: foreign speeches to dub it with, if any.
         result: a finished video to judge instead of making one. masks: what it edited.
         mode: 'auto' also drives held-out frames by the video's own speech where it has sound, 'audio' insists on it,
             'landmark' leaves it out.
@@ -263,7 +263,7 @@ class EvaluationJob:
 
     src_video: Path
     out: Path
-    drv_aud: Path | None = None
+    drv_aud: tuple[Path, ...] = ()
     result: Path | None = None
     masks: Path | None = None
     mode: EvaluationMode = "auto"
@@ -287,8 +287,8 @@ class EvaluationJob:
                 raise VideoReadError(f"{path}: there is no such video file; check {flag}")
         if self.masks is not None and self.result is None:
             raise ConfigError("--masks says what --result edited; give both")
-        if self.drv_aud is not None and not self.drv_aud.is_file():
-            raise AudioReadError(f"{self.drv_aud}: there is no such sound file; check --drv_aud")
+        for missing in (speech for speech in self.drv_aud if not speech.is_file()):
+            raise AudioReadError(f"{missing}: there is no such sound file; check --drv_aud")
         if self.config is not None and not self.config.is_file():
             raise ConfigError(f"{self.config}: there is no such configuration file; presets lie in egs/egs_bases/")
         _check_checkpoints(self.a2m_ckpt, self.head_ckpt)
@@ -305,7 +305,7 @@ class EvaluationJob:
         """The command line as a job."""
         values = {key: value for key, value in vars(arguments).items() if value is not None}
         folds = not values.pop("no_folds")
-        return cls(**values, folds=folds)
+        return cls(**{**values, "drv_aud": tuple(values.get("drv_aud", ()))}, folds=folds)
 
 
 def _job_from(cls: type[Job], values: Mapping[str, Any], required: tuple[str, ...]) -> Job:

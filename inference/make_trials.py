@@ -26,23 +26,27 @@ from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import LEAST_FRAMES, Person, fold_persons, usual_person
 from inference.evaluation.protocols import NO_SPEECH, dubbing, leakage, self_reenactment
 from inference.evaluation.results import result_trial
+from inference.evaluation.transfer import transfer_scores
 from inference.evaluation.trials import MADE_FROM, remove_others
-from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE
+from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE, BlendMode
 from inference.jobs import BLEND_MODES, MODES, EvaluationJob
 from inference.prepared import PreparedSource, open_source
-from modules.commons.errors import AudioReadError, GeneFaceError, VideoReadError
+from modules.commons.errors import AudioReadError, ConfigError, GeneFaceError, VideoReadError
 from modules.commons.log import StageTimer, configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import AUDIO2MOTION_DIR
 from modules.face_model.model import REGIONS
 from modules.structures.audio import AudioClip
-from modules.structures.evaluation import TRIAL_SCHEMA
+from modules.structures.evaluation import DUBBINGS, TRIAL_SCHEMA
 from modules.structures.motion import MotionSequence
+from modules.structures.transfer import TRANSFER_FILE, load_transfer, save_transfer
 
 logger = logging.getLogger("evaluate")
 
 Heard = tuple[AudioClip, MotionSequence]
 """Speech and the motion predicted from it."""
+ALPHA: BlendMode = "alpha"
+"""The mode that others are compared with: the rendering, softly edged."""
 SHORT_CLIP_S = 60.0
 """Of shorter clips a last eleventh is too little: they are cut into folds as well."""
 
@@ -55,14 +59,15 @@ def make_trials(job: EvaluationJob, progress: Progress) -> list[Path]:
     """
     timer = StageTimer()
     with timer.stage("prepare"):
+        check_speeches(job)
         source = open_source(job.src_video, progress)
         check_length(source)
     with timer.stage("listen"):
         own = _own_speech(job, source)
-        foreign = _foreign_speech(job)
+        foreign = [_heard(job, load_audio_16k(path)) for path in job.drv_aud]
     if job.result is not None:
         with timer.stage("result"):
-            speech = foreign or _heard(job, own_speech(job.result))
+            speech = foreign[0] if foreign else _heard(job, own_speech(job.result))
             made = [result_trial(source, job.result, speech, job.trials / "dubbing", progress, alpha=job.masks)]
         remove_others(job.trials, made)
         return made
@@ -71,15 +76,16 @@ def make_trials(job: EvaluationJob, progress: Progress) -> list[Path]:
     made = [_last_eleventh(job, source, usual, own, progress, timer)]
     if job.folds and source.times_s[-1] < SHORT_CLIP_S:
         made.append(_folds(job, source, usual, own, progress, timer))
-    if foreign is not None:
-        with timer.stage("dubbing"):
-            made.append(
-                _made(job, "dubbing", [usual], lambda folder: dubbing(job, source, usual, foreign, folder, progress))
-            )
+    with timer.stage("dubbing"):
+        made += [
+            _dubbing(job, source, usual, heard, number, progress) for number, heard in enumerate(foreign)
+        ]  # fmt: skip
     with timer.stage("leakage"):
         sound = own[0] if own else None
         made.append(_made(job, "leakage", [usual], lambda folder: leakage(job, source, usual, sound, folder, progress)))
-    remove_others(job.trials, made)
+    with timer.stage("transfer"):
+        _transfer(job, source, usual, progress)
+    remove_others(job.trials, [*made, job.trials / TRANSFER_FILE])
     return made
 
 
@@ -106,9 +112,31 @@ def _folds(
         return _made(job, "folds", persons, paint)
 
 
-def _made(job: EvaluationJob, stem: str, persons: Sequence[Person], paint: Callable[[Path], Path]) -> Path:
+def _dubbing(
+    job: EvaluationJob, source: PreparedSource, usual: Person, heard: Heard, number: int, progress: Progress
+) -> Path:
+    speech = job.drv_aud[number]
+    name = "dubbing" if len(job.drv_aud) == 1 else f"dubbing, {speech.stem}"
+
+    def paint(folder: Path) -> Path:
+        return dubbing(job, source, usual, heard, folder, progress, name)
+
+    return _made(job, DUBBINGS[number], [usual], paint, speech)
+
+
+def _transfer(job: EvaluationJob, source: PreparedSource, usual: Person, progress: Progress) -> None:
+    """Frames under other frames' motion, by the job's blend mode and by alpha; measured here, for it has no rows."""
+    place, made_from = job.trials / TRANSFER_FILE, _inputs(job, [usual])
+    if load_transfer(place, made_from) is None:
+        modes = tuple(dict.fromkeys((job.blend_mode, ALPHA)))
+        save_transfer(place, transfer_scores(job, source, usual, modes, progress), made_from)
+
+
+def _made(
+    job: EvaluationJob, stem: str, persons: Sequence[Person], paint: Callable[[Path], Path], speech: Path | None = None
+) -> Path:
     """The trial of this name: the one that an interrupted run finished of the same inputs, else a new one."""
-    folder, made_from = job.trials / stem, _inputs(job, persons)
+    folder, made_from = job.trials / stem, _inputs(job, persons, speech)
     record = folder / MADE_FROM
     try:
         if record.read_text(encoding="utf-8") == made_from:
@@ -121,14 +149,25 @@ def _made(job: EvaluationJob, stem: str, persons: Sequence[Person], paint: Calla
     return folder
 
 
-def _inputs(job: EvaluationJob, persons: Sequence[Person]) -> str:
+def _inputs(job: EvaluationJob, persons: Sequence[Person], speech: Path | None = None) -> str:
     """All that a trial depends on, as text."""
-    options = {name: str(value) for name, value in asdict(job).items() if name not in ("out", "folds")}
-    files = [path for path in (job.src_video, job.drv_aud) if path is not None]
+    options = {name: str(value) for name, value in asdict(job).items() if name not in ("out", "folds", "drv_aud")}
+    files = [path for path in (job.src_video, speech) if path is not None]
     checkpoints = (job.a2m_ckpt or AUDIO2MOTION_DIR, *(person.checkpoint for person in persons))
     files += [checkpoint / "checkpoint.json" for checkpoint in checkpoints]
     hashes = {str(path): file_sha256(path) for path in files}
     return json.dumps({"schema": TRIAL_SCHEMA, "options": options, "files": hashes}, indent=1, sort_keys=True)
+
+
+def check_speeches(job: EvaluationJob) -> None:
+    """Refuse more speeches than can be judged.
+
+    Raises:
+        ConfigError: a finished result said one thing only; and a report has so many trials.
+    """
+    most = len(DUBBINGS) if job.result is None else 1
+    if len(job.drv_aud) > most:
+        raise ConfigError(f"--drv_aud names {len(job.drv_aud)} speeches, but {most} can be judged; leave some out")
 
 
 def check_length(source: PreparedSource) -> None:
@@ -167,10 +206,6 @@ def _own_speech(job: EvaluationJob, source: PreparedSource) -> Heard | None:
     return _heard(job, speech)
 
 
-def _foreign_speech(job: EvaluationJob) -> Heard | None:
-    return None if job.drv_aud is None else _heard(job, load_audio_16k(job.drv_aud))
-
-
 def _heard(job: EvaluationJob, speech: AudioClip) -> Heard:
     return speech, predict_motion(job, speech)
 
@@ -186,7 +221,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationJob:
     parser = CommandParser(description="Evaluate lips, picture, seams and time on a video.", allow_abbrev=False)
     parser.add_argument("--src_video", type=Path, required=True, help="the video to evaluate on")
     parser.add_argument("--out", type=Path, required=True, help="folder for report.html and metrics.json")
-    parser.add_argument("--drv_aud", type=Path, help="foreign speech: also evaluates dubbing")
+    parser.add_argument("--drv_aud", type=Path, nargs="+", help="foreign speeches: also evaluates dubbing")
     parser.add_argument("--head_ckpt", type=Path, help="this video's person (default: found, else trained)")
     parser.add_argument("--result", type=Path, help="judge this finished video instead of making one")
     parser.add_argument("--masks", type=Path, help="what --result edited, as --save_masks wrote it")

@@ -1,7 +1,8 @@
 """Every mask over the source frame: what is in front of each face, what that was judged by, and what was done about it.
 
 Colours say what a frame was judged by: hands alone orange, the clip's clean frames green, the trained head blue. A
-white line is the hand detector's outline, a yellow one the edge of the edit, a grey one the jaw of a face left alone.
+white line is the hand detector's outline, with the bones and points it found inside; a yellow one is the edge of the
+edit, a grey one the jaw of a face left alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from inference.edited_frames import EditedFrame
 from inference.fit_lettering import Lettering
 from inference.prepared import PreparedSource
 from modules.structures.frames import Frame, FramePatch, RgbImage
-from modules.structures.landmarks import JAW_LINE
+from modules.structures.landmarks import HAND_FINGERS, HAND_PALM, JAW_LINE
 from modules.structures.masks import OcclusionEvidence, OcclusionTable
 from modules.video.colour import blend_patch, rgb_from_planes
 
@@ -31,9 +32,11 @@ COLOURS: dict[OcclusionEvidence, tuple[int, int, int]] = {
 }
 STRENGTH = 0.55
 """Of the tint: what lies behind it stays visible."""
-WHITE, YELLOW, GREY = (255, 255, 255), (255, 230, 0), (150, 150, 150)
+WHITE, YELLOW, GREY, CYAN = (255, 255, 255), (255, 230, 0), (150, 150, 150), (0, 230, 255)
 LINES_PER_HEIGHT = 40
 """Lines of text that would fill the picture's height."""
+DOTS_PER_HAND = 70
+"""A point of a hand is drawn so many times smaller than the hand is long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +95,7 @@ def described(face: ShownFace, row: int, number: int) -> str:
 
 
 def _tint(picture: RgbImage, face: ShownFace, row: int) -> None:
-    """Colour what is in front of the face, and draw the hand detector's outline. In place."""
+    """Colour what is in front of the face, and draw outlines and points of the hands that were found. In place."""
     source, size_wh = face.source, (picture.shape[1], picture.shape[0])
     mask = occluder_in_frame(source.occlusion, source.crops, row, size_wh)
     if mask is not None:
@@ -102,6 +105,19 @@ def _tint(picture: RgbImage, face: ShownFace, row: int) -> None:
     hands = occluder_in_frame(face.hands, source.crops, row, size_wh)
     if hands is not None:
         _draw_outline(picture, hands > 0.5, (0, 0), WHITE)
+    for points in face.hands.hands_in(row):
+        _draw_hand(picture, points)
+
+
+def _draw_hand(picture: RgbImage, points: NDArray[np.floating]) -> None:
+    """Draw the bones between the points ``[21, 2]`` px of a hand, and the points. In place."""
+    places = np.round(points - 0.5).astype(np.int32)
+    cv2.polylines(picture, [places[list(HAND_PALM)]], isClosed=True, color=WHITE, lineType=cv2.LINE_AA)
+    for finger in HAND_FINGERS:
+        cv2.polylines(picture, [places[list(finger)]], isClosed=False, color=WHITE, lineType=cv2.LINE_AA)
+    radius = max(1, round(float(np.ptp(points, axis=0).max()) / DOTS_PER_HAND))
+    for x, y in places.tolist():
+        cv2.circle(picture, (x, y), radius, CYAN, -1, cv2.LINE_AA)
 
 
 def _draw_outline(

@@ -20,7 +20,7 @@ from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel, Region
 from modules.radnerfs.antialias import render_window
 from modules.radnerfs.patch_renderer import PatchRenderer
-from modules.radnerfs.skin_motion import FaceInMotion, SkinMotion, lip_distance, margin_of_motion, skin_motion
+from modules.radnerfs.skin_motion import FaceInMotion, FacePlaces, SkinMotion, margin_of_motion, skin_motion
 from modules.radnerfs.surface import (
     LEAST_KNOWN,
     FacePose,
@@ -81,7 +81,7 @@ class IdentityRenderer:
         self._warned_of_size = not warn_of_size
         self._patch_renderer: PatchRenderer | None = None
         self._postnet = None if postnet_ckpt is None else load_postnet(postnet_ckpt, version)
-        self._from_lips = lip_distance(face_model)
+        self._places = FacePlaces.of(face_model)
 
     def conditions(self, expression: NDArray[np.float32], lle_percent: float = 0.0) -> Tensor:
         """Condition windows ``[T, window, 204]`` of a whole motion; row t goes to ``render_patch`` of frame t.
@@ -256,7 +256,7 @@ class IdentityRenderer:
             for pose, mesh in zip((new, old), meshes, strict=True)
         ]
         motion = skin_motion(
-            self.face_model, FaceInMotion(hits[0], hits[1], meshes[0], meshes[1], radius_px), self._from_lips
+            self.face_model, FaceInMotion(hits[0], hits[1], meshes[0], meshes[1], radius_px), self._places
         )
         known = self.person.known(hits[1].canonical, view_quality(self.face_model, meshes[1], hits[1], radius_px))
         if made is None and self.person.device.type == "cuda":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modules.commons.errors import OutputError
 from modules.structures.evaluation import TRIAL_NAMES, TRIALS
+from modules.structures.transfer import TRANSFER_FILE
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 
@@ -42,7 +43,7 @@ def check_folder(output: Path) -> None:
     _check_writable(output, output.resolve(), "folder")
     trials = output / TRIALS
     there = [path.name for path in trials.iterdir() if not path.name.startswith(".")] if trials.is_dir() else []
-    foreign = [name for name in there if name.removesuffix(".part") not in TRIAL_NAMES]
+    foreign = [name for name in there if name.removesuffix(".part") not in (*TRIAL_NAMES, TRANSFER_FILE)]
     if foreign:
         raise OutputError(f"{trials} would be emptied, but holds {foreign[0]}, no trial; choose another folder")
 

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 STRETCH = 256
 """Frames between two points from which a killed run can go on."""
-SCHEMA = 2
+SCHEMA = 3
 """Raised by hand when what is said of the rendered head changes; the pass itself has the stage's schema."""
 
 
@@ -61,7 +61,8 @@ def judged_by_head(
 ) -> PreparedSource:
     """The face with its occluders judged by the person's head wherever a frame is ``wanted``.
 
-    A clip that shows too little of the clean face keeps what it has: nothing says how far its frames stray from a head.
+    Stretches that were judged before, for whatever part of the clip, are used again. A clip without a table of the
+    clean face keeps what it has, and the log says so: nothing says how far its frames stray from a head.
 
     Args:
         source: the prepared face.
@@ -71,24 +72,41 @@ def judged_by_head(
         progress: told about frames.
     """
     starts = [start for start in range(0, len(source), STRETCH) if wanted[start : start + STRETCH].any()]
-    if not starts or not source.workspace.appearance.is_file():
+    if not starts:
+        return source
+    if not source.workspace.appearance.is_file():
+        logger.warning(
+            "face %d: its head does not judge what is in front, because %s is not there (too few clean frames, or it "
+            "was deleted: `process_video.py --from occlusion` makes it anew); the clip's own frames judge",
+            source.face, source.workspace.appearance,
+        )  # fmt: skip
         return source
     config = load_config(default_config(), ProcessVideoConfig, {}).occlusion
-    path = source.workspace.occlusion_nerf(_key(source, checkpoint, starts, config))
-    if not path.is_file():
-        _judge(source, checkpoint, starts, config, path, device, progress)
+    path = source.workspace.occlusion_nerf(_key(source, checkpoint, config))
+    known = OcclusionTable.load(path) if path.is_file() else source.occlusion
+    missing = [start for start in starts if not _is_judged(source, known, start)]
+    if missing or not path.is_file():
+        _judge(source, known, checkpoint, missing, config, path, device, progress)
     table = OcclusionTable.load(path)
     logger.info("face %d, what is in front: %s", source.face, evidence_counts(table)["judged_by"])
     return source.behind(table)
 
 
+def _is_judged(source: PreparedSource, known: OcclusionTable, start: int) -> bool:
+    """Whether the head has judged all that it can of the stretch that begins at ``start``."""
+    rows = slice(start, start + STRETCH)
+    possible = source.coeffs.valid[rows] & np.asarray(source.landmarks.valid[rows])
+    return bool((known.evidence[rows][possible] == OcclusionEvidence.NERF).all())
+
+
 def _judge(
-    source: PreparedSource, checkpoint: Path, starts: list[int], config: OcclusionStageConfig, path: Path,
-    device: str, progress: Progress,
+    source: PreparedSource, known: OcclusionTable, checkpoint: Path, starts: list[int], config: OcclusionStageConfig,
+    path: Path, device: str, progress: Progress,
 ) -> None:  # fmt: skip
-    """Make the table at ``path``: stretches that begin at ``starts`` are judged, the others copied."""
+    """Make the table at ``path``: stretches that begin at ``starts`` are judged, the others copied from ``known``."""
     clip = JudgedClip.open(source.video, source.workspace, config, pick_device(device))
-    parts = PartStore(path.with_suffix(".parts"), path.stem)
+    # a part that was copied must not pass for one that is judged when other stretches are asked for after a kill
+    parts = PartStore(path.with_suffix(".parts"), f"{path.stem} {starts}")
     count = len(source)
     missing = [start for start in range(0, count, STRETCH) if not parts.has(start)]
     head = expected_by_head(source, checkpoint, device) if set(missing) & set(starts) else None
@@ -97,7 +115,7 @@ def _judge(
         if start in starts:
             judged = clip.judged(Stretch(start, stop, threading.Event()), head, OcclusionEvidence.NERF)
         else:
-            judged = source.occlusion.part(start, stop)
+            judged = known.part(start, stop)
         parts.save(start, judged)
         progress("occluders", stop, count)
     join_occlusion(parts, path, config.mask_size)
@@ -123,8 +141,8 @@ def expected_by_head(source: PreparedSource, checkpoint: Path, device: str) -> N
     return NerfExpectation(renderer, source, around, HeadSpread.learnt(head, texture, around.exemplars))
 
 
-def _key(source: PreparedSource, checkpoint: Path, starts: list[int], config: OcclusionStageConfig) -> str:
-    """A hash of all that the table depends on."""
+def _key(source: PreparedSource, checkpoint: Path, config: OcclusionStageConfig) -> str:
+    """A hash of all that a judged stretch depends on; which ones are judged the table itself says."""
     tables = source.workspace
     needed = (
         tables.frame_index, tables.landmarks, tables.crop_metadata, tables.hands, tables.appearance, tables.occlusion,
@@ -133,5 +151,5 @@ def _key(source: PreparedSource, checkpoint: Path, starts: list[int], config: Oc
     files = [*needed, *sorted(path for path in checkpoint.iterdir() if path.is_file())]
     hashes = [file_sha256(path) for path in files]
     schema = next(stage.schema for stage in STAGES if stage.name == "occlusion")  # it shares the pass with this one
-    words = [SCHEMA, schema, source.sha256, source.face, starts, STRETCH, asdict(config), hashes]
+    words = [SCHEMA, schema, source.sha256, source.face, STRETCH, config.hashed(), hashes]
     return hashlib.sha256(json.dumps(words, default=str).encode()).hexdigest()

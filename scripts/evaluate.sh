@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures lips, picture, seams and time on a video, beside rows that say what the figures are worth: DIR/report.html
-# Usage: bash scripts/evaluate.sh --src_video V --out DIR [--head_ckpt C] [--drv_aud A] [--result R] [further flags]
+# Measures lips, picture, seams, time and motion transfer on a video, beside rows that say what figures are worth: DIR/report.html
+# Usage: bash scripts/evaluate.sh --src_video V --out DIR [--head_ckpt C] [--drv_aud A1 A2 ...] [--result R] [further flags]
+#        --drv_aud: each speech gets a dubbing of its own, such as english_8s.wav mandarin_news.wav
 #        EVALUATE="--keep_trials --hparams draws=200" goes to tasks/evaluate.py; all flags: inference/make_trials.py --help
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modules.commons.progress import Progress, silent
 from modules.video.colour_match import FIELD_SIZE, MAX_LOG_GAIN, WHOLE, RingConfig, apply_field, estimate_field
 from modules.video.linear_light import BT709, LightCurve
 from modules.video.neural_blend import BlendNetwork, BlendPair, network_input
@@ -58,6 +59,7 @@ def train_blender(
     training: BlendTraining | None = None,
     ring: RingConfig | None = None,
     light: LightCurve = BT709,
+    progress: Progress = silent,
 ) -> BlendNetwork:
     """A blender of one person.
 
@@ -68,6 +70,7 @@ def train_blender(
         training: see ``BlendTraining``; None = its defaults.
         ring: which pixels of the source may be seen.
         light: what coded values mean.
+        progress: told about the steps.
 
     Raises:
         ValueError: there is no pair whose colours can be compared.
@@ -90,6 +93,7 @@ def train_blender(
         loss.backward()
         optimizer.step()
         schedule.step()
+        progress("blender: training", step + 1, training.steps)
         if step % 100 == 0:
             logger.debug("blender: step %d, error %.4f", step, loss.item())
     return network.eval()

@@ -32,6 +32,7 @@ from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS
 from modules.structures.evaluation import TRIAL_NAMES, TRIALS, Trial
 from modules.structures.scores import Evaluation, TrialScores
+from modules.structures.transfer import TRANSFER_FILE, TransferScore, load_transfer
 from modules.video.reader import VideoReader
 from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.files import write_parts
@@ -40,7 +41,7 @@ from tasks.evaluation.metrics import CONSOLE, METRICS
 from tasks.evaluation.metrics_json import write_metrics_json
 from tasks.evaluation.pictures import worst_frames, write_sheet, write_side_by_side
 from tasks.evaluation.report import write_report
-from tasks.evaluation.tables import console_table, markdown_tables
+from tasks.evaluation.tables import console_table, markdown_tables, transfer_markdown
 
 logger = logging.getLogger("evaluate")
 
@@ -77,12 +78,22 @@ def evaluate_trials(
         sheets += new_sheets
         clips += new_clips
         logger.info("%s\n%s", trial.name, console_table(scores, METRICS, CONSOLE[trial.protocol]))
-    source = _load(folders[0]).source
+    source, transfer = _load(folders[0]).source, _load_transfer(out / TRIALS / TRANSFER_FILE)
     evaluation = Evaluation(
-        source, _facts(source), command, _versions(), config.seed, METRICS, tuple(trials), tuple(sheets), tuple(clips)
+        source,
+        _facts(source),
+        command,
+        _versions(),
+        config.seed,
+        METRICS,
+        tuple(trials),
+        tuple(sheets),
+        tuple(clips),
+        transfer,
     )
     write_metrics_json(evaluation, out / "metrics.json")
-    write_parts(out / "tables.md", (markdown_tables(trial, METRICS) + "\n" for trial in trials))
+    tables = [markdown_tables(trial, METRICS) + "\n" for trial in trials]
+    write_parts(out / "tables.md", [*tables, transfer_markdown(transfer)])
     write_report(evaluation, out / "report.html")
     if not keep_trials:
         shutil.rmtree(out / TRIALS)
@@ -94,6 +105,13 @@ def _load(folder: Path) -> Trial:
         return Trial.load(folder)
     except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
         raise ConfigError(f"{folder} cannot be used ({error}); delete it and make it again") from error
+
+
+def _load_transfer(place: Path) -> tuple[TransferScore, ...]:
+    try:
+        return load_transfer(place) or ()
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ConfigError(f"{place} cannot be used ({error}); delete it and make it again") from error
 
 
 def _show(

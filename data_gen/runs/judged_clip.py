@@ -5,6 +5,7 @@ Shared by the stage ``occlusion`` and, once the person's head is trained, by the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 
 from data_gen.runs.process_config import OcclusionStageConfig
 from data_gen.runs.stretches import Stretch
+from data_gen.utils.mp_feature_extractors.multiclass_segmenter import ClassSegmenter, usable_runtime
+from data_gen.utils.mp_feature_extractors.networks import Runtime, pick_runtime
 from data_gen.utils.process_video.clean_appearance import CleanAppearance, clean_rows, learn_appearance
 from data_gen.utils.process_video.crop_utils import crop_frame, load_crop_metadata
+from data_gen.utils.process_video.frame_hints import FrameHints
+from data_gen.utils.process_video.landmark_surprise import LandmarkSurprise, SurpriseConfig
 from data_gen.utils.process_video.occlusion_pass import PASS_MARGIN, PassTables, occlusion_pass
 from data_gen.utils.process_video.occlusion_table import TableRows
 from modules.commons.workspace import FACE_MODEL_FILE, VideoWorkspace
@@ -30,6 +35,8 @@ from modules.structures.masks import OcclusionEvidence, OcclusionTable
 from modules.video.frame_range import FrameRange
 from modules.video.pipeline import decoding
 from modules.video.reader import VideoReader
+
+logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 NEAR_FRAMES = 48
@@ -47,6 +54,8 @@ class JudgedClip:
         coeffs: the fit that expected faces follow.
         config: how masks are made.
         device: what the maths of the masks runs on; no result depends on it but for rounding.
+        surprise: which of its landmarks are strange; None = nobody knows.
+        segmenter_runtime: what classes of pixels are told on; None = they are not told.
     """
 
     video: Path
@@ -55,12 +64,27 @@ class JudgedClip:
     coeffs: FaceModelCoeffs
     config: OcclusionStageConfig
     device: torch.device = CPU
+    surprise: LandmarkSurprise | None = None
+    segmenter_runtime: Runtime | None = None
 
     @classmethod
     def open(
-        cls, video: Path, workspace: VideoWorkspace, config: OcclusionStageConfig, device: torch.device = CPU
+        cls,
+        video: Path,
+        workspace: VideoWorkspace,
+        config: OcclusionStageConfig,
+        device: torch.device = CPU,
+        runtime: Runtime | None = None,
     ) -> JudgedClip:
-        """Read the tables that the stages before left."""
+        """Read the tables that the stages before left, and say in the log what the masks will be judged by.
+
+        Args:
+            video: the file.
+            workspace: of the face.
+            config: how masks are made.
+            device: for the maths.
+            runtime: for networks; None = the device's own.
+        """
         index = FrameIndex.load(workspace.frame_index)
         tables = PassTables(
             landmarks=Landmarks2D.load(workspace.landmarks),
@@ -68,7 +92,16 @@ class JudgedClip:
             hands=OcclusionTable.load(workspace.hands),
             shot_starts=index.shot_starts,
         )
-        return cls(video, index, tables, FaceModelCoeffs.load(workspace.first_coeffs), config, device)
+        coeffs = FaceModelCoeffs.load(workspace.first_coeffs)
+        surprise = strange_landmarks(tables.landmarks, coeffs, config.judge.surprise)
+        told = usable_runtime(runtime or pick_runtime("auto", device)) if config.has_segmentation() else None
+        logger.info("what is in front is judged by %s", ", ".join(evidence_names(surprise, told)))
+        return cls(video, index, tables, coeffs, config, device, surprise, told)
+
+    def hints(self) -> FrameHints:
+        """What else is evidence, with a network of its own: one thread at a time may use it."""
+        runtime = self.segmenter_runtime
+        return FrameHints(self.surprise, None if runtime is None else ClassSegmenter(runtime=runtime))
 
     def judged(self, stretch: Stretch, face: FaceExpectation | None, kind: OcclusionEvidence) -> OcclusionTable:
         """The table of a stretch, with a reader of its own.
@@ -85,7 +118,7 @@ class JudgedClip:
             with decoding(source) as frames:
                 known = (frame for frame in stretch.until_stopped(frames) if frame.index < count)
                 crops = ((frame.index, crop_frame(frame, tables.metadata)) for frame in known)
-                for row, mask in occlusion_pass(crops, tables, face, self.config.judge, self.device):
+                for row, mask in occlusion_pass(crops, tables, face, self.config.judge, self.device, self.hints()):
                     is_known = face is not None and face.knows(row)
                     made.add(row, mask.values, kind if is_known else OcclusionEvidence.HANDS)
         return made.table()
@@ -112,7 +145,7 @@ def learnt_face(clip: JudgedClip, path: Path) -> CleanAppearance | None:
         clip: to learn from.
         path: where it is kept for a run that goes on after a kill.
     """
-    if clip.coeffs.face_model_version.startswith(BFM_VERSION_PREFIX):
+    if not has_mesh(clip.coeffs):
         return None
     model = FaceModel.load(FACE_MODEL_FILE).corrected(clip.coeffs.correction)
     if path.is_file():
@@ -122,6 +155,27 @@ def learnt_face(clip: JudgedClip, path: Path) -> CleanAppearance | None:
     if face is not None:
         face.save(path)
     return face
+
+
+def has_mesh(coeffs: FaceModelCoeffs) -> bool:
+    """Whether coefficients are of the embedded model, in the frame; BFM2009's are of the crop, without a texture."""
+    return not coeffs.face_model_version.startswith(BFM_VERSION_PREFIX)
+
+
+def strange_landmarks(
+    landmarks: Landmarks2D, coeffs: FaceModelCoeffs, config: SurpriseConfig
+) -> LandmarkSurprise | None:
+    """Landmarks that disagree with the fit; None of a model without a mesh, or where too few frames have a face."""
+    if not has_mesh(coeffs):
+        return None
+    return LandmarkSurprise.found(landmarks, coeffs, FaceModel.load(FACE_MODEL_FILE), config)
+
+
+def evidence_names(surprise: LandmarkSurprise | None, told: Runtime | None) -> list[str]:
+    """The kinds of evidence, as words for a log."""
+    names = ["what the face should look like", "hands", "motion and colour"]
+    names += [] if surprise is None else ["landmarks that disagree with the fit"]
+    return names + ([] if told is None else [f"classes of pixels ({told})"])
 
 
 def evidence_counts(table: OcclusionTable) -> dict[str, str]:

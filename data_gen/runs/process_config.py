@@ -17,6 +17,7 @@ from data_gen.utils.process_video.portrait_framing import Framing
 from data_gen.utils.process_video.scene_cuts import ShotConfig
 from data_gen.utils.process_video.tracker_state import FollowConfig
 from modules.commons.device import DeviceName
+from modules.commons.hashing import file_sha256
 from modules.face_model.choice import FaceModelName
 
 
@@ -78,12 +79,23 @@ class OcclusionStageConfig:
     Attributes:
         enabled: off, only hands count.
         mask_size: side of the stored masks, px.
+        segmentation: 'auto' also asks MediaPipe's multiclass segmentation where its file is there, 'off' never.
         judge: see ``PassConfig``.
     """
 
     enabled: bool = True
     mask_size: int = 256
+    segmentation: Literal["auto", "off"] = "auto"
     judge: PassConfig = field(default_factory=PassConfig)
+
+    def has_segmentation(self) -> bool:
+        """Whether classes of pixels are evidence."""
+        return self.segmentation == "auto" and multiclass_file() is not None
+
+    def hashed(self) -> dict[str, Any]:
+        """The section as results depend on it: the network's own hash stands for asking it."""
+        path = multiclass_file() if self.has_segmentation() else None
+        return asdict(self) | {"segmentation": "" if path is None else file_sha256(path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +166,5 @@ class ProcessVideoConfig:
         if self.detect.extractor in ("auto", "torch"):
             sections["detect"]["extractor"] = "litert"
         sections["portrait"] = asdict(self.portrait.resolved())
+        sections["occlusion"] = self.occlusion.hashed()
         return sections

@@ -88,7 +88,7 @@ STAGES: tuple[Stage, ...] = (
         "landmarks", ("observations", "faces"), ("track", "landmarks"), (), 2, stages.landmarks, check=stages.check_face
     ),
     Stage("crop", ("frame_index", "track", "landmarks"), ("crop_metadata",), ("crop",), 2, stages.crop),
-    Stage("hands", ("frame_index", *TRACKED), ("hands",), ("hands",), 4, stages.hands),
+    Stage("hands", ("frame_index", *TRACKED), ("hands",), ("hands",), 5, stages.hands),
     Stage(
         "fit_first",
         ("frame_index", *TRACKED, "hands"),
@@ -103,7 +103,7 @@ STAGES: tuple[Stage, ...] = (
         ("frame_index", *TRACKED, "hands", "first_coeffs"),
         ("occlusion",),
         ("occlusion",),
-        8,
+        9,
         stages.occlusion,
         uses_face_model=True,
     ),

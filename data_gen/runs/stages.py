@@ -262,7 +262,8 @@ def occlusion(stage: StageInput) -> dict[str, str]:
         OcclusionTable.load(workspace.hands).save(workspace.occlusion)
         parts.delete()
         return {}
-    clip = JudgedClip.open(stage.video, workspace, config, pick_device(stage.config.device))
+    runtime = networks_runtime(stage.config) if config.has_segmentation() else None
+    clip = JudgedClip.open(stage.video, workspace, config, pick_device(stage.config.device), runtime)
     face = learnt_face(clip, parts.folder / workspace.appearance.name)
     count = len(clip.tables.landmarks)
 

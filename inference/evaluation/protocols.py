@@ -35,6 +35,7 @@ from inference.evaluation.trials import RowPlan, Stretch, paint_trial
 from inference.frame_editor import FrameEditor
 from inference.jobs import EvaluationJob
 from inference.motion_to_frames import IdentityRenderer
+from inference.person_blender import blender_for
 from inference.prepared import PreparedSource
 from modules.commons.progress import Progress
 from modules.structures.audio import AudioClip
@@ -49,7 +50,7 @@ RETRIEVED = "the training frame nearest in lip shape, warped onto the {}"
 NO_SPEECH = "the video has no speech of its own, or it was not to be used"
 RENDERED_ONLY = (
     "Blended with alpha: delta transfer changes a frame's own pixels, which here are the true picture of what is asked "
-    "for; tasks/evaluate_transfer measures it."
+    "for. What delta is worth shows where frames get other frames' motion."
 )
 NO_TRUTH = "There is no true picture of these lips, so no row is compared with one."
 
@@ -61,13 +62,20 @@ class Cast:
         job: how frames are repainted.
         source: the clip.
         persons: by block.
+        progress: told when a person's blender has to be trained.
     """
 
-    def __init__(self, job: EvaluationJob, source: PreparedSource, persons: Sequence[Person]) -> None:
+    def __init__(
+        self, job: EvaluationJob, source: PreparedSource, persons: Sequence[Person], progress: Progress
+    ) -> None:
         self._job = job
         self._source = source
         self._persons = persons
         self._renderers = [IdentityRenderer(p.checkpoint, source.face_model, job.device) for p in persons]
+        self._blenders = [
+            blender_for(job, source, person.checkpoint, renderer, progress, person.learnt_rows)
+            for person, renderer in zip(persons, self._renderers, strict=True)
+        ]
         self._baselines = {
             block: RetrievalBaseline(p.dataset, np.flatnonzero(p.dataset.is_train)) for block, p in enumerate(persons)
         }
@@ -75,7 +83,10 @@ class Cast:
     def play(self, plan: EditPlan, *, lle_percent: float) -> PersonPainter:
         """A painter that gives every block's frames the plan's expression."""
         options = replace(self._job, lle_percent=lle_percent)
-        editors = [FrameEditor(options, self._source, renderer, plan) for renderer in self._renderers]
+        editors = [
+            FrameEditor(options, self._source, renderer, plan, blender=blender)
+            for renderer, blender in zip(self._renderers, self._blenders, strict=True)
+        ]
         return PersonPainter(dict(enumerate(editors)))
 
     def acted(self, name: str, about: str, expression: NDArray[np.float32], *, tracked: bool = False) -> RowPlan:
@@ -85,7 +96,9 @@ class Cast:
 
     def retrieved(self, name: str, about: str, wanted: NDArray[np.float32]) -> RowPlan:
         """The retrieval baseline for landmarks ``[T, 478, 2]``."""
-        painter = RetrievalPainter(self._baselines, wanted, self._source.crops, self._job.blend_mode)
+        # a learned blender knows renderings only
+        mode = "alpha" if self._job.blend_mode == "neural" else self._job.blend_mode
+        painter = RetrievalPainter(self._baselines, wanted, self._source.crops, mode)
         return RowPlan(name, about, painter=painter)
 
     def still(self) -> list[RowPlan]:
@@ -114,7 +127,7 @@ def self_reenactment(
     """Paint the held-out frames of ``persons``, one block each, in all the ways that say what a figure is worth."""
     if job.blend_mode == "delta":
         job, notes = replace(job, blend_mode="alpha"), (*notes, RENDERED_ONLY)
-    cast = Cast(job, source, persons)
+    cast = Cast(job, source, persons, progress)
     held_out = [np.flatnonzero(person.split.is_held_out) for person in persons]
     block = np.concatenate([np.full(len(rows), number) for number, rows in enumerate(held_out)])
     stretch = Stretch(np.concatenate(held_out), block, frame_outcomes(source))
@@ -155,14 +168,14 @@ def _shifted(cast: Cast, source: PreparedSource, speech: tuple[AudioClip, Motion
 
 def dubbing(
     job: EvaluationJob, source: PreparedSource, person: Person, speech: tuple[AudioClip, MotionSequence],
-    folder: Path, progress: Progress,
+    folder: Path, progress: Progress, name: str = "dubbing",
 ) -> Path:  # fmt: skip
     """Paint the video under foreign speech, as a job does, beside mouths that do not follow it."""
     sound, motion = speech
     plan = plan_video(source, motion)
     rows = np.arange(max(1, int(np.searchsorted(source.times_s, sound.duration_s))))
     stretch = Stretch(rows, np.zeros(len(rows), np.int64), plan.reasons)
-    cast = Cast(job, source, [person])
+    cast = Cast(job, source, [person], progress)
     dubbed = RowPlan(
         "dubbed", "the new speech, as a job makes it", is_result=True,
         painter=cast.play(plan, lle_percent=job.lle_percent), expression=plan.expression,
@@ -178,7 +191,7 @@ def dubbing(
         cast.acted("speech shifted by 2 s", "the new speech, two seconds late", late),
     ]
     notes = (f"{NO_TRUTH} The previous true frame has no meaning here.",)
-    return paint_trial("dubbing", "dubbing", source, stretch, plans, speech_track(*speech), folder, progress, notes)
+    return paint_trial(name, "dubbing", source, stretch, plans, speech_track(*speech), folder, progress, notes)
 
 
 def leakage(
@@ -188,7 +201,7 @@ def leakage(
     """Paint the clip's start under silence, and under its own speech reversed."""
     rows = np.flatnonzero(source.times_s < LEAKAGE_S)
     stretch = Stretch(rows, np.zeros(len(rows), np.int64), frame_outcomes(source))
-    cast = Cast(job, source, [person])
+    cast = Cast(job, source, [person], progress)
     shut = with_mouth(source, resting_mouth(source))
     silence = replace(cast.acted("dubbed with silence", "no speech at all", shut), is_result=True)
     plans = [RowPlan("source", OF_SOURCE), silence]

@@ -89,11 +89,13 @@ def result_trial(
         made = replace(
             made,
             driving_opening=model_opening(source, expression)[rows],
+            tracked_opening=model_opening(source, source.coeffs.expression)[rows],
             jaw_gap_px=jaw_gap_px(source, expression)[rows],
             lower_face_px=np.array(area, np.float32),
         )
     late = replace(
         made, name="speech shifted by 2 s", is_result=False, speech_late_s=SHIFT_S, driving_opening=None,
+        tracked_opening=None,
         about="the same pictures, the speech heard two seconds later",
     )  # fmt: skip
     trial = Trial(

@@ -7,7 +7,7 @@ show another, and the truth is a frame of the same clip, carried to the source's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,13 +16,26 @@ from numpy.typing import NDArray
 from inference.driving import MOUTH_ROWS
 from inference.edit_plan import EditPlan
 from inference.evaluation.motion import full_plan, with_mouth
+from inference.evaluation.persons import Person
+from inference.face_compositor import BlendMode
 from inference.frame_editor import FrameEditor
+from inference.jobs import EvaluationJob
+from inference.motion_to_frames import IdentityRenderer
+from inference.person_blender import blender_for
 from inference.prepared import PreparedSource
+from modules.commons.progress import Progress
 from modules.face_model.mesh_renderer import Bounds, interpolate, rasterize
 from modules.radnerfs.surface import FacePose, PosedMesh, project_mesh, region_bounds
 from modules.structures.frames import Frame
+from modules.structures.transfer import UNTOUCHED, TransferScore
 from modules.video.colour import rgb_float_from_planes
+from modules.video.frame_range import frames_at
+from modules.video.reader import VideoReader
 
+LATE_S = (0.2, 0.5, 0.8)
+"""How much later the motion is."""
+MOST_ROWS = 10
+"""Frames measured for each delay."""
 MOST_TURNED = 0.12
 """Poses whose meshes lie farther apart than this share of the face's height are not similar: carrying would blur."""
 LEAST_MOVED = 0.006
@@ -46,15 +59,6 @@ class Truth:
     rgb: NDArray[np.float32]
     lower_face: NDArray[np.bool_]
     mouth: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class TransferScore:
-    """Mean PSNR against the truth, dB, over ``frames`` frames."""
-
-    frames: int
-    lower_face_db: float
-    mouth_db: float
 
 
 def later_motion(source: PreparedSource, late: int) -> NDArray[np.float32]:
@@ -98,6 +102,50 @@ def true_picture(source: PreparedSource, row: int, late: int, later: Frame) -> T
     return Truth(bounds, np.asarray(carried, np.float32), inside, inside & (values[..., 3] > INSIDE))
 
 
+def transfer_scores(
+    job: EvaluationJob, source: PreparedSource, person: Person, modes: Sequence[BlendMode], progress: Progress,
+    late_s: Sequence[float] = LATE_S, most_rows: int = MOST_ROWS,
+) -> tuple[TransferScore, ...]:  # fmt: skip
+    """Scores by delay and blend mode, over frames that the person has not learnt from.
+
+    Args:
+        job: how frames are repainted otherwise.
+        source: the clip.
+        person: of the clip.
+        modes: blend modes to compare.
+        progress: told about the frames.
+        late_s: how much later the motion is, s.
+        most_rows: frames measured for each delay.
+    """
+    renderer = IdentityRenderer(person.checkpoint, source.face_model, job.device)
+    by_mode = {mode: replace(job, blend_mode=mode, lle_percent=0.0) for mode in modes}
+    blenders = {
+        mode: blender_for(options, source, person.checkpoint, renderer, progress, person.learnt_rows)
+        for mode, options in by_mode.items()
+    }
+    held_out, frame_s = np.flatnonzero(person.split.is_held_out), float(np.median(np.diff(source.times_s)))
+    delays = {seconds: max(round(seconds / frame_s), 1) for seconds in late_s}
+    found: list[TransferScore] = []
+    for done, (seconds, late) in enumerate(delays.items()):
+        rows, plan = thinned(comparable_rows(source, held_out, late), most_rows), later_plan(source, late)
+        with VideoReader(source.video) as reader:
+            wanted = {number for row in rows for number in (row, row + late)}
+            frames = {frame.index: frame for frame in frames_at(reader, wanted)}
+        editors = {
+            mode: FrameEditor(options, source, renderer, plan, blender=blenders[mode])
+            for mode, options in by_mode.items()
+        }
+        scores = measure_transfer(source, frames, editors, rows, late)
+        found += [replace(score, late_s=seconds) for score in scores.values()]
+        progress("transfer", done + 1, len(delays))
+    return tuple(found)
+
+
+def thinned(rows: Sequence[int], most: int) -> list[int]:
+    """At most so many of ``rows``, evenly apart."""
+    return list(rows[:: -(-len(rows) // most)]) if rows else []
+
+
 def measure_transfer(
     source: PreparedSource,
     frames: Mapping[int, Frame],
@@ -114,17 +162,21 @@ def measure_transfer(
         rows: ``comparable_rows``.
         late: frames.
     """
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ("left alone", *editors)}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in (UNTOUCHED, *editors)}
     for row in rows:
         truth = true_picture(source, row, late, frames[row + late])
         if truth is None or not truth.mouth.any():
             continue
         pictures = {name: editor.edit(frames[row])[0] for name, editor in editors.items()}
-        for name, frame in {"left alone": frames[row], **pictures}.items():
+        for name, frame in {UNTOUCHED: frames[row], **pictures}.items():
             rgb = rgb_float_from_planes(frame, truth.bounds)
             found[name].append((psnr_db(rgb, truth.rgb, truth.lower_face), psnr_db(rgb, truth.rgb, truth.mouth)))
     means = {name: np.mean(scores, axis=0) if scores else (np.nan, np.nan) for name, scores in found.items()}
-    return {name: TransferScore(len(found[name]), float(mean[0]), float(mean[1])) for name, mean in means.items()}
+    late_s = late * float(np.median(np.diff(source.times_s)))
+    return {
+        name: TransferScore(late_s, name, len(found[name]), float(mean[0]), float(mean[1]))
+        for name, mean in means.items()
+    }
 
 
 def psnr_db(result: NDArray[np.float32], truth: NDArray[np.float32], inside: NDArray[np.bool_]) -> float:

@@ -22,6 +22,7 @@ from modules.commons.progress import Progress
 from modules.structures.evaluation import EDITED, Protocol, SpeechTrack, Trial, TrialRow
 from modules.structures.frames import Frame, VideoInfo
 from modules.structures.landmarks import MEDIAPIPE_BLENDSHAPES, N_MEDIAPIPE, LandmarkResult, Landmarks2D
+from modules.structures.transfer import TRANSFER_FILE
 from modules.video.alpha import AlphaWriter
 from modules.video.colour import rgb_from_planes
 from modules.video.reader import VideoReader
@@ -181,10 +182,12 @@ def paint_trial(
 
 
 def remove_others(trials: Path, made: Sequence[Path]) -> None:
-    """Delete trials that an earlier command left below ``trials``, so that no report mixes two."""
-    for folder in trials.iterdir():
-        if folder not in made and folder.is_dir():
-            shutil.rmtree(folder)
+    """Delete trials and scores that an earlier command left below ``trials``, so that no report mixes two."""
+    for path in trials.iterdir():
+        if path not in made and path.is_dir():
+            shutil.rmtree(path)
+        elif path not in made and path.name == TRANSFER_FILE:
+            path.unlink()
 
 
 def _paint(
@@ -287,6 +290,7 @@ def _finished(record: _RowRecord, source: PreparedSource, stretch: Stretch, fold
         frames_late=plan.frames_late,
         alpha=alpha_file(folder, record.stem) if is_painted else None,
         driving_opening=model_opening(source, plan.expression)[rows] if is_driven else None,  # type: ignore[arg-type]
+        tracked_opening=model_opening(source, source.coeffs.expression)[rows] if is_driven else None,
         lower_face_px=np.array(record.lower_face, np.float32) if is_driven else None,
         jaw_gap_px=jaw_gap_px(source, plan.expression)[rows] if is_driven else None,  # type: ignore[arg-type]
         speech_late_s=plan.speech_late_s,

@@ -27,6 +27,8 @@ PAUSE_ONSET_S = 0.2
 """Lips still come to rest within this time after the last sound."""
 BAND = 0.95
 _MIN_PAIRS = 3
+LEAST_ASKED = 1e-3
+"""Spread of a change of lip opening below which nothing is asked for, in inter-ocular units."""
 
 
 def landmark_distance(points: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -273,6 +275,19 @@ def opening_spread_ratio(opening: NDArray[np.floating], reference: NDArray[np.fl
     if len(a) < _MIN_PAIRS or np.ptp(b) == 0:
         return math.nan
     return float(a.std() / b.std())
+
+
+def shown_share(made: NDArray[np.floating], asked: NDArray[np.floating]) -> float:
+    """How much of a change of lip opening is seen: least-squares slope of the change ``made`` on the one ``asked``.
+
+    Both ``[N]`` in inter-ocular units, on frames known in both, each against the untouched source: what is re-detected
+    in pictures, and what the driving motion opens more than the tracked one. Noise of detection averages out. 1 = all
+    of it, 0 = a picture left alone, however lively. NaN with fewer than three frames, or where nothing is asked.
+    """
+    a, b = _finite_pairs(made, asked)
+    if len(a) < _MIN_PAIRS or b.std() < LEAST_ASKED:
+        return math.nan
+    return float(((a - a.mean()) * (b - b.mean())).mean() / b.var())
 
 
 def correlation(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

@@ -6,6 +6,7 @@ Both leave out true motion as far as the source's own does, so what counts is th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +19,10 @@ Luma = NDArray[np.uint8]
 
 HEAD_POINTS = tuple(sorted(set(RIGID) - set(MOUTH) - set(JAW_LINE)))
 """Landmarks that follow the head whatever is said: their jitter is the picture's, not the speech's."""
+QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95)
+"""At which frames are compared."""
+LEAST_FRAMES = 8
+"""For quantiles."""
 _SMALLEST_FOR_FLOW = 32
 """DIS fails on, or returns NaN for, pictures hardly larger than its 8 px patches."""
 
@@ -76,48 +81,87 @@ class FlickerMeter:
     def update(
         self, result_luma: Luma, source_luma: Luma, band: NDArray[np.bool_], is_block_start: bool
     ) -> tuple[float, float]:
-        """Errors (result, source): mean absolute difference over the band, in luma codes 0..255.
+        """``update_all`` of one band."""
+        return self.update_all(result_luma, source_luma, (band,), is_block_start)[0]
+
+    def update_all(
+        self, result_luma: Luma, source_luma: Luma, bands: Sequence[NDArray[np.bool_]], is_block_start: bool
+    ) -> list[tuple[float, float]]:
+        """Errors (result, source) in each band: mean absolute difference, in luma codes 0..255.
 
         Args:
             result_luma: uint8 ``[H, W]`` of this frame.
             source_luma: uint8 ``[H, W]`` of this frame.
-            band: bool ``[H, W]``, where to look in this frame.
+            bands: bool ``[H, W]``, where to look in this frame.
             is_block_start: there is no frame before, or it does not belong to this one.
 
         Returns:
-            NaN for both at the start of a block and where the band is empty.
+            NaN for both at the start of a block and where a band is empty.
 
         Raises:
             ValueError: when sizes disagree, or differ from the previous frame's inside a block.
         """
-        if not result_luma.shape == source_luma.shape == band.shape:
-            raise ValueError(f"sizes disagree: {result_luma.shape}, {source_luma.shape}, band {band.shape}")
+        if any(not result_luma.shape == source_luma.shape == band.shape for band in bands):
+            shapes = [band.shape for band in bands]
+            raise ValueError(f"sizes disagree: {result_luma.shape}, {source_luma.shape}, bands {shapes}")
         previous, self._previous = self._previous, (result_luma, source_luma)
+        unknown = [(math.nan, math.nan) for _ in bands]
         if is_block_start or previous is None:
-            return math.nan, math.nan
+            return unknown
         if previous[1].shape != source_luma.shape:
             raise ValueError(f"size changed inside a block: {previous[1].shape}, then {source_luma.shape}")
-        if not band.any():
-            return math.nan, math.nan
+        if not any(band.any() for band in bands):
+            return unknown
         flow = _motion(self._flow, source_luma, previous[1])
-        return warp_error(result_luma, previous[0], flow, band), warp_error(source_luma, previous[1], flow, band)
+        made, own = (
+            warp_errors(luma, before, flow, bands)
+            for luma, before in ((result_luma, previous[0]), (source_luma, previous[1]))
+        )
+        return list(zip(made, own, strict=True))
+
+
+def worst_quantile_ratio(result: NDArray[np.floating], source: NDArray[np.floating]) -> float:
+    """Largest ratio of equal quantiles of two series, result over source, over ``QUANTILES``.
+
+    A mean hides a result that is steady mostly and flashes now and then; the uppermost 5 % are left to chance.
+
+    Args:
+        result: ``[N]``, NaN where unknown.
+        source: ``[N]``, likewise.
+
+    Returns:
+        NaN with fewer than ``LEAST_FRAMES`` known pairs, or where the source's quantiles are not above 0.
+    """
+    known = np.isfinite(result) & np.isfinite(source)
+    if known.sum() < LEAST_FRAMES:
+        return math.nan
+    own = np.quantile(source[known], QUANTILES)
+    return float((np.quantile(result[known], QUANTILES) / own).max()) if own.min() > 0 else math.nan
 
 
 def warp_error(luma: Luma, previous: Luma, flow: NDArray[np.float32], band: NDArray[np.bool_]) -> float:
-    """Mean over the band of ``|luma(x) - previous(x + flow(x))|``, linear between pixels, edge values continuing.
+    """``warp_errors`` over one band."""
+    return warp_errors(luma, previous, flow, (band,))[0]
+
+
+def warp_errors(
+    luma: Luma, previous: Luma, flow: NDArray[np.float32], bands: Sequence[NDArray[np.bool_]]
+) -> list[float]:
+    """Mean over each band of ``|luma(x) - previous(x + flow(x))|``, linear between pixels, edge values continuing.
 
     Args:
         luma: uint8 ``[H, W]``.
         previous: uint8 ``[H, W]`` of the frame before.
         flow: ``[H, W, 2]`` px (x, y), from this frame to the one before.
-        band: bool ``[H, W]``, not empty.
+        bands: bool ``[H, W]``; NaN where one is empty.
     """
     height, width = luma.shape
     to_x = flow[..., 0] + np.arange(width, dtype=np.float32)
     to_y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
     before = previous.astype(np.float32)
     carried = cv2.remap(before, to_x, to_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return float(np.abs(luma.astype(np.float32) - carried)[band].mean(dtype=np.float64))
+    error = np.abs(luma.astype(np.float32) - carried)
+    return [float(error[band].mean(dtype=np.float64)) if band.any() else math.nan for band in bands]
 
 
 def _motion(flow: cv2.DISOpticalFlow, luma: Luma, previous: Luma) -> NDArray[np.float32]:

@@ -19,27 +19,34 @@ from modules.radnerfs.backends.torch_surface import EMPTY, barycentric
 from modules.radnerfs.skin_motion import (
     CHANGE_EDGES,
     CLOSING,
+    FACE_WEIGHT,
     HIDDEN_DM,
     LIPS_DM,
     MOST_STRETCHED,
     MOVED_PX,
     NEAR_LIPS_DM,
+    NECK_CLOSING,
     OPENING,
     OUTSIDE_EDGES,
     REACH_EDGES,
     RENDERED_DM,
+    RENDERED_REACH,
     RIM_EDGES,
     RIM_WEIGHTS,
     SHARPEST_EDGE_PX,
     STEP_PX,
     STILL_PX,
     TANGENT,
+    above_lips,
+    gives_way,
+    held_px,
     lip_distance,
+    moves_far,
 )
 from modules.radnerfs.surface_tensors import SIZE_REACH, SIZES
 from modules.video.device_grids import Grids, area, gaussian, linear
 
-_FROM_LIPS, _INSIDE, _REGION, _LOWER, _FACE, _MOVED, _DEPTH = 0, 1, 2, 3, 4, 5, 7
+_FROM_LIPS, _INSIDE, _REGION, _LOWER, _FACE, _ABOVE, _MOVED, _DEPTH = 0, 1, 2, 3, 4, 5, 6, 8
 """Columns of what is read off the meshes; the motion has two."""
 
 
@@ -49,8 +56,8 @@ class MotionTables:
 
     Attributes:
         triangles: int32 ``[F, 3]``.
-        values: float32 ``[V, 5]``: ``lip_distance``, 1 inside mouth and eyes, weights of the region, the lower face,
-            the face.
+        values: float32 ``[V, 6]``: ``lip_distance``, 1 inside mouth and eyes, weights of the region, the lower face,
+            the face, ``above_lips``.
     """
 
     triangles: Tensor
@@ -63,6 +70,7 @@ class MotionTables:
         inside = ((labels == LABEL_MEMBRANE) | (labels == LABEL_EYE)).float()
         columns = [torch.from_numpy(lip_distance(face_model)), inside]
         columns += [weights[region], weights["lower_face"], weights["face"]]
+        columns += [torch.from_numpy(above_lips(face_model))]
         return cls(
             face_model.triangles.int().to(device).contiguous(), torch.stack(columns, 1).float().to(device).contiguous()
         )
@@ -77,12 +85,15 @@ class CastMeshes:
         screen: float32 ``[2·B, V, 3]`` of ``project``.
         grids: the windows' true sizes.
         edge_px: float64 ``[B]`` half width of a soft edge, in main memory.
+        shut_px, lip_px: float64 ``[B]`` of ``skin_motion.shut_px`` and ``lip_motion_px``, in main memory.
     """
 
     keys: Tensor
     screen: Tensor
     grids: Grids
     edge_px: NDArray[np.float64]
+    shut_px: NDArray[np.float64]
+    lip_px: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,11 +130,20 @@ def skin_motions(tables: MotionTables, cast: CastMeshes, ops: SurfaceOps) -> Dev
     hidden = skin & (new[:, _DEPTH] > _nearest(shown_depth, read_flow, grids) + HIDDEN_DM)
     known = skin & ~hidden & ~(_stretched(read_flow) & (from_lips > NEAR_LIPS_DM))
     flow = _carried_on(read_flow, edges.eroded(known), edges)
+    yields = gives_way(cast.shut_px, cast.edge_px)
+    if yields.any():
+        held = per_window(held_px(cast.shut_px, cast.edge_px), grids.device)
+        known &= new[:, _FACE] >= FACE_WEIGHT
+        released = _carried_on(read_flow, edges.eroded(known), edges, NECK_CLOSING, held)
+        flow = flow + per_window(yields, grids.device)[:, None] * (released - flow)
     inner = _towards_rim(new, new_seen)
     flow = flow * inner[:, None]
     most = (flow.abs().amax(1) * skin).amax((1, 2))[:, None, None]
     low, high = (share * edges.px for share in CHANGE_EDGES)
-    rendered = _rendered(from_lips, new[:, _INSIDE] > 0.5, hidden, skin, grids) * inner * _ramp(most, low, high)
+    far = new[:, _ABOVE] * per_window(moves_far(cast.lip_px, cast.edge_px), grids.device)
+    share = 1 - _ramp(from_lips, *(near + far * (most - near) for near, most in RENDERED_REACH))
+    rendered = _rendered(share, new[:, _INSIDE] > 0.5, hidden & (from_lips < NEAR_LIPS_DM), skin, grids)
+    rendered = rendered * inner * _ramp(most, low, high)
     old_skin = old_seen & (torch.maximum(old[:, _REGION], old[:, _LOWER]) > 0)
     compared = edges.inside(old_skin) * _towards_rim(old, old_seen)
     old_lips = old[:, _FROM_LIPS] * old_seen
@@ -154,7 +174,7 @@ class _Edges:
         grids = cast.grids
         sizes = np.zeros((len(cast.edge_px), SIZES), np.int32)
         sizes[:, 0], sizes[:, 1] = grids.size_hw[:, 1], grids.size_hw[:, 0]
-        px = torch.from_numpy(cast.edge_px.astype(np.float32)[:, None, None]).to(grids.device, non_blocking=True)
+        px = per_window(cast.edge_px, grids.device)
         return cls(ops, grids, torch.from_numpy(sizes).to(grids.device, non_blocking=True), px, cast.edge_px)
 
     def distance(self, zero: Tensor, reach_px: NDArray[np.float64] | float) -> Tensor:
@@ -234,7 +254,14 @@ def _stretched(flow: Tensor) -> Tensor:
     return least / 8 < 1 / MOST_STRETCHED - 1
 
 
-def _carried_on(flow: Tensor, known: Tensor, edges: _Edges) -> Tensor:
+def per_window(values: NDArray[np.floating], device: torch.device) -> Tensor:
+    """Numbers ``[B]`` of windows as float32 ``[B, 1, 1]`` on the device."""
+    return torch.from_numpy(values.astype(np.float32)[:, None, None]).to(device, non_blocking=True)
+
+
+def _carried_on(
+    flow: Tensor, known: Tensor, edges: _Edges, closing: float = CLOSING, held: Tensor | float = 0.0
+) -> Tensor:
     """``skin_motion.carried_on``: ``[B, 2, H, W]`` of ``flow`` read where ``known``."""
     grids = edges.grids
     cells = grids.coarser(np.maximum(-(-grids.size_hw // STEP_PX), 1))
@@ -245,9 +272,9 @@ def _carried_on(flow: Tensor, known: Tensor, edges: _Edges) -> Tensor:
     near, distance, unit = _from_contour(coarse, inside)
     across = -(near * unit).sum(1)
     along = (near[:, 0] * unit[:, 1] - near[:, 1] * unit[:, 0]).abs()
-    reach = REACH_EDGES * edges.px + torch.where(across > 0, OPENING * across, -CLOSING * across) + TANGENT * along
+    reach = REACH_EDGES * edges.px + torch.where(across > 0, OPENING * across, -closing * across) + TANGENT * along
     reach = gaussian(cells, 1.5)(torch.where(cells.inside(), reach.clamp(min=1), 0))
-    fading = (1 - STEP_PX * distance / reach.clamp(min=1e-3)).clamp(0, 1)
+    fading = (1 - (STEP_PX * distance - held) / reach.clamp(min=1e-3)).clamp(0, 1)
     outside = torch.where(inside[:, None], coarse, near * fading[:, None]) * cells.inside()[:, None]
     smooth = up(gaussian(cells, 0.7)(outside))
     own = (edges.distance(~known, SHARPEST_EDGE_PX) / SHARPEST_EDGE_PX).clamp(0, 1)[:, None] * known[:, None]
@@ -293,11 +320,10 @@ def _towards_rim(values: Tensor, seen: Tensor) -> Tensor:
     return torch.where(seen & (face > 0), _ramp(own / face.clamp(min=1e-3), *RIM_WEIGHTS), 1)
 
 
-def _rendered(from_lips: Tensor, inside: Tensor, hidden: Tensor, skin: Tensor, grids: Grids) -> Tensor:
+def _rendered(share: Tensor, inside: Tensor, hidden: Tensor, skin: Tensor, grids: Grids) -> Tensor:
     """``skin_motion._rendered``."""
-    share = torch.where(inside, 1, 1 - _ramp(from_lips, *RENDERED_DM))
-    uncovered = gaussian(grids, 1.0)((hidden & (from_lips < NEAR_LIPS_DM)).float())
-    return torch.maximum(share, (2 * uncovered).clamp(max=1)) * skin
+    uncovered = gaussian(grids, 1.0)(hidden.float())
+    return torch.maximum(torch.where(inside, 1, share), (2 * uncovered).clamp(max=1)) * skin
 
 
 def _ramp(values: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from modules.radnerfs.device_skin_motion import CastMeshes, DeviceMotion, Motion
 from modules.radnerfs.patch_graphs import upload
 from modules.radnerfs.patch_renderer import frame_tensors
 from modules.radnerfs.person import PersonField
+from modules.radnerfs.skin_motion import FacePlaces, lip_motion_px, shut_px
 from modules.radnerfs.surface import SILHOUETTE_DM, SILHOUETTE_EDGES
 from modules.radnerfs.surface_batch import WINDOW_STEP_PX, FaceFrames, Views, Windows, face_tables, frame_arrays
 from modules.radnerfs.surface_tensors import SIZE_REACH, FrameTensors
@@ -38,6 +39,7 @@ class MotionCaster:
         self._ops = surface_ops(self.device)
         self._face = face_tables(face_model, person, identity, region)
         self._tables = MotionTables.of(face_model, region, self.device)
+        self._places = FacePlaces.of(face_model)
 
     def motions(self, frames: FaceFrames, bounds: NDArray[np.int64], head: Tensor) -> tuple[DeviceMotion, Grids]:
         """How skin moves in the windows, ``compared`` and ``matched`` times what the field knows, and their sizes.
@@ -50,15 +52,26 @@ class MotionCaster:
         windows = Windows(bounds, np.zeros_like(bounds))
         size_hw = np.stack([bounds[:, 3] - bounds[:, 1], bounds[:, 2] - bounds[:, 0]], axis=1)
         height, width = (int(-(-size // WINDOW_STEP_PX) * WINDOW_STEP_PX) for size in size_hw.max(axis=0))
+        views = Views.of(frames)
+        shut = shut_px(*self._pixels(views, head, self._places.ends))
+        lip = lip_motion_px(*self._pixels(views, head, self._places.lip))
         with torch.no_grad():
-            tensors = frame_tensors(upload(frame_arrays(frames, Views.of(frames), windows), self.device))
+            tensors = frame_tensors(upload(frame_arrays(frames, views, windows), self.device))
             head = head.to(self.device, non_blocking=True)
             screen = self._ops.project(head, tensors.pixel_from_head)
             keys = self._ops.rasterize(screen, self._tables.triangles, height, width)
             grids = Grids(size_hw, (height, width), self.device)
-            motion = skin_motions(self._tables, CastMeshes(keys, screen, grids, frames.edge_px), self._ops)
+            cast = CastMeshes(keys, screen, grids, frames.edge_px, shut, lip)
+            motion = skin_motions(self._tables, cast, self._ops)
             known = self._known(keys[len(frames) :], screen[len(frames) :], head[len(frames) :], tensors)
         return replace(motion, compared=motion.compared * known, matched=motion.matched * known), grids
+
+    def _pixels(self, views: Views, head: Tensor, vertices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Where some vertices stand under the new expressions and the shown ones, ``[2, B, N, 2]`` px of the frame."""
+        places = head[:, torch.from_numpy(vertices)].numpy().astype(np.float64)
+        matrices = np.concatenate([views.pixel_from_head] * 2)
+        seen = places @ matrices[:, :, :3].transpose(0, 2, 1) + matrices[:, None, :, 3]
+        return (seen[..., :2] / seen[..., 2:]).reshape(2, -1, len(vertices), 2)
 
     def _known(self, keys: Tensor, screen: Tensor, head: Tensor, frames: FrameTensors) -> Tensor:
         """How far the field is believed in what the frames show, ``[B, H, W]``; the mouth is no exception here."""

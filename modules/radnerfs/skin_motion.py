@@ -14,13 +14,20 @@ from numpy.typing import NDArray
 
 from modules.face_model.mesh_renderer import interpolate
 from modules.face_model.model import LABEL_EYE, LABEL_MEMBRANE, FaceModel
-from modules.radnerfs.surface import PosedMesh, SurfaceHits, region_weight
+from modules.radnerfs.surface import PosedMesh, SurfaceHits
 from modules.structures.crops import moved_grid
+from modules.structures.landmarks import FOREHEAD_CHIN
 
 HIDDEN_DM = 0.03
 """Skin whose place in the source lies this far behind what is seen there was not to be seen."""
 RENDERED_DM = (0.12, 0.3)
 """Up to the first distance from where the lips touch the rendering is used, beyond the second the source's own skin."""
+FAR_RENDERED_DM = (0.35, 0.6)
+"""The same above an upper lip that moves far: what is fitted of it is never exact, and its rim and the gloss above it
+would be carried along as a ghost of the old lip."""
+RENDERED_REACH = tuple(zip(RENDERED_DM, FAR_RENDERED_DM, strict=True))
+LIP_EDGES = (1.6, 2.6)
+"""Edge radii by which that lip moves: up to the first the near distances count, from the second on the far ones."""
 UPPER_LIP = 1.6
 """Distances above the mouth count this much more: the upper lip moves little, and a moustache begins there."""
 MOST_STRETCHED = 2.0
@@ -42,10 +49,31 @@ STEP_PX = 4
 CLOSING, OPENING, TANGENT = 2.5, 0.5, 0.3
 """How far it reaches, per px that the contour draws back, comes forward, or slides along itself."""
 REACH_EDGES = 0.3
+SHUT_EDGES = (0.5, 2.0)
+"""Edge radii by which a face gets shorter: up to the first its neck stands still, from the second on it gives way."""
+FACE_WEIGHT = 0.9
+"""The face that a neck gives way to ends at this weight. What is fitted of an old chin is never exact: a neck that
+stood still would keep the old chin's edge, with nothing but streaks above it."""
+NECK_CLOSING = 1.5
+"""``CLOSING`` of a neck that gives way."""
+HELD, MOST_HELD_EDGES = 0.25, 2.0
+"""A neck that gives way moves with the chin, undistorted, over this share of what the face gets shorter, at most so
+many edge radii: a chin's contour in the picture lies a little below the fitted one."""
 STILL_PX, MOVED_PX = 0.01, 0.05
 """Motion that is none, and motion beyond the contour that belongs to the region."""
 SHARPEST_EDGE_PX = 6.0
 """Width over which a pixel's own motion takes over from the coarse grid's at the contour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How motion fades beyond a contour: per px that it draws back, after ``held_px`` in which it does not fade."""
+
+    closing: float
+    held_px: float = 0.0
+
+
+USUAL_REACH = Reach(CLOSING)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,19 +103,47 @@ class SkinMotion:
     region: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FacePlaces:
+    """What is the same in all frames of a head.
+
+    Attributes:
+        from_lips: float32 ``[V]`` dm, ``lip_distance``. above: float32 ``[V]``, ``above_lips``.
+        lip: vertices of ``upper_lip``. ends: vertices of ``face_ends``.
+    """
+
+    from_lips: NDArray[np.float32]
+    above: NDArray[np.float32]
+    lip: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, face_model: FaceModel) -> FacePlaces:
+        """Those of a CPU model."""
+        return cls(lip_distance(face_model), above_lips(face_model), upper_lip(face_model), face_ends(face_model))
+
+
 def lip_distance(face_model: FaceModel) -> NDArray[np.float32]:
     """Distance of each vertex of the mean head from the line where its lips touch, ``[V]`` dm; 0 in the mouth.
 
     Above the mouth it counts ``UPPER_LIP`` times.
     """
-    mean = face_model.mean.numpy()
-    away = mean[:, None] - mean[face_model.inner_lip.numpy()][None]  # [V, R, 3]
-    length = np.linalg.norm(away, axis=2)
-    nearest = length.argmin(axis=1)
-    rows = np.arange(len(mean))
-    distance = length[rows, nearest] * np.where(away[rows, nearest, 1] > 0, UPPER_LIP, 1.0)
+    away = _from_lips(face_model)
+    distance = np.linalg.norm(away, axis=1) * np.where(away[:, 1] > 0, UPPER_LIP, 1.0)
     distance[(face_model.labels == LABEL_MEMBRANE).numpy()] = 0
     return distance.astype(np.float32)
+
+
+def above_lips(face_model: FaceModel) -> NDArray[np.float32]:
+    """1 for vertices of the mean head above the line where its lips touch, 0 for others, ``[V]``."""
+    return (_from_lips(face_model)[:, 1] > 0).astype(np.float32)
+
+
+def _from_lips(face_model: FaceModel) -> NDArray[np.float32]:
+    """``[V, 3]`` dm to each vertex of the mean head from the nearest one where the lips touch."""
+    mean = face_model.mean.numpy()
+    away = mean[:, None] - mean[face_model.inner_lip.numpy()][None]  # [V, R, 3]
+    return away[np.arange(len(mean)), np.linalg.norm(away, axis=2).argmin(axis=1)]
 
 
 def margin_of_motion(face_model: FaceModel, new: PosedMesh, old: PosedMesh, edge_px: float) -> int:
@@ -97,47 +153,106 @@ def margin_of_motion(face_model: FaceModel, new: PosedMesh, old: PosedMesh, edge
     return round(CLOSING * moved + (REACH_EDGES + OUTSIDE_EDGES[1]) * edge_px) + STEP_PX
 
 
-def skin_motion(face_model: FaceModel, face: FaceInMotion, from_lips: NDArray[np.float32]) -> SkinMotion:
+def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -> SkinMotion:
     """Where skin stood before, and which of it is carried, compared or rendered anew.
 
     Args:
         face_model: CPU model of the meshes.
         face: the two expressions.
-        from_lips: ``lip_distance``.
+        places: of the model.
     """
     triangles = face_model.triangles.numpy()
     labels = face_model.labels
     inside = (labels == LABEL_MEMBRANE) | (labels == LABEL_EYE)
     moved = face.old_mesh.pixels - face.new_mesh.pixels
-    attributes = np.column_stack([moved, face.old_mesh.depth, from_lips, inside.numpy()])
-    values = interpolate(face.new.fragments, triangles, attributes)
-    skin = face.new.mask & (_moving(face_model, face.new) > 0)
+    regions = [face_model.region_weights[name].numpy() for name in ("lower_face", "face")]
+    attributes = [moved, face.old_mesh.depth, places.from_lips, inside.numpy(), places.above, *regions]
+    values = interpolate(face.new.fragments, triangles, np.column_stack(attributes))
+    old = interpolate(face.old.fragments, triangles, np.column_stack([places.from_lips, *regions]))
+    skin = face.new.mask & (_moving(face.new, values[..., 6]) > 0)
     hidden = skin & _was_hidden(values[..., :2], values[..., 2], face)
     known = skin & ~hidden & ~(_stretched(values[..., :2]) & (values[..., 3] > NEAR_LIPS_DM))
-    flow = carried_on(np.ascontiguousarray(values[..., :2]), _eroded(known, face.edge_px / 2), face.edge_px)
-    inner = _towards_rim(face_model, face.new)
+    read = np.ascontiguousarray(values[..., :2])
+    flow = carried_on(read, _eroded(known, face.edge_px / 2), face.edge_px)
+    shut = shut_px(*(mesh.pixels[places.ends] for mesh in (face.new_mesh, face.old_mesh)))
+    yields = float(gives_way(shut, face.edge_px))
+    if yields > 0:
+        known &= values[..., 7] >= FACE_WEIGHT
+        neck = Reach(NECK_CLOSING, float(held_px(shut, face.edge_px)))
+        released = carried_on(read, _eroded(known, face.edge_px / 2), face.edge_px, neck)
+        flow += np.float32(yields) * (released - flow)
+    inner = _towards_rim(face.new, values[..., 7])
     flow *= inner[..., None]
-    rendered = _rendered(values[..., 3], values[..., 4] > 0.5, hidden, skin)
+    lip = lip_motion_px(*(mesh.pixels[places.lip] for mesh in (face.new_mesh, face.old_mesh)))
+    far = values[..., 5] * float(moves_far(lip, face.edge_px))
+    share = 1 - _ramp(values[..., 3], *(near + far * (most - near) for near, most in RENDERED_REACH))
+    rendered = _rendered(share, values[..., 4] > 0.5, hidden & (values[..., 3] < NEAR_LIPS_DM), skin)
     rendered *= inner * _ramp(np.float32(np.abs(flow[skin]).max(initial=0)), *(e * face.edge_px for e in CHANGE_EDGES))
-    old_skin = face.old.mask & (_moving(face_model, face.old) > 0)
-    compared = _inside(old_skin, face.edge_px) * _towards_rim(face_model, face.old)
-    old_lips = interpolate(face.old.fragments, triangles, from_lips[:, None])[..., 0]
+    old_skin = face.old.mask & (_moving(face.old, old[..., 1]) > 0)
+    compared = _inside(old_skin, face.edge_px) * _towards_rim(face.old, old[..., 2])
     beyond = np.abs(flow).max(axis=2) > MOVED_PX
     return SkinMotion(
         flow=flow,
         rendered=rendered,
         paintable=skin.astype(np.float32),
         compared=compared,
-        matched=compared * _ramp(old_lips, *LIPS_DM),
-        mouth_shown=(1 - _ramp(old_lips, *RENDERED_DM)) * old_skin,
+        matched=compared * _ramp(old[..., 0], *LIPS_DM),
+        mouth_shown=(1 - _ramp(old[..., 0], *RENDERED_DM)) * old_skin,
         region=_softened((skin & (inner > 0)) | beyond, face.edge_px),
     )
 
 
-def carried_on(flow: NDArray[np.float32], known: NDArray[np.bool_], edge_px: float) -> NDArray[np.float32]:
+def face_ends(face_model: FaceModel) -> NDArray[np.int64]:
+    """Vertices at the top of the forehead and at the chin."""
+    return face_model.landmark_triangles.numpy()[list(FOREHEAD_CHIN), 0]
+
+
+def shut_px(new: NDArray[np.floating], old: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How much shorter a face gets, px: above 0 where a jaw closes.
+
+    Args:
+        new: ``[..., 2, 2]`` px of ``face_ends`` under the new expression.
+        old: likewise under the shown one.
+    """
+    length = [np.linalg.norm(np.diff(ends.astype(np.float64), axis=-2)[..., 0, :], axis=-1) for ends in (old, new)]
+    return length[0] - length[1]
+
+
+def gives_way(shut: NDArray[np.float64], edge_px: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    """How far the neck gives way, 0..1, to a face that gets ``shut`` px shorter."""
+    low, high = (edges * np.asarray(edge_px) for edges in SHUT_EDGES)
+    return _ramp(np.asarray(shut), low, high)
+
+
+def held_px(shut: NDArray[np.float64], edge_px: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far below the chin its motion is held before it fades, px."""
+    return np.clip(HELD * shut, 0, MOST_HELD_EDGES * np.asarray(edge_px))
+
+
+def upper_lip(face_model: FaceModel) -> NDArray[np.int64]:
+    """Vertices of the lips' outer rim in the middle half of its width, above where they touch."""
+    rim = face_model.outer_lip.numpy()
+    side = np.abs(face_model.mean.numpy()[rim, 0])
+    return rim[(above_lips(face_model)[rim] > 0) & (side < side.max() / 2)]
+
+
+def lip_motion_px(new: NDArray[np.floating], old: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far the upper lip moves, px: the most of ``[..., N, 2]`` px of ``upper_lip`` under both expressions."""
+    return np.linalg.norm(new.astype(np.float64) - old, axis=-1).max(axis=-1)
+
+
+def moves_far(moved: NDArray[np.float64], edge_px: float | NDArray[np.float64]) -> NDArray[np.float32]:
+    """How far ``FAR_RENDERED_DM`` counts, 0..1, above an upper lip that moves by ``lip_motion_px``."""
+    low, high = (edges * np.asarray(edge_px) for edges in LIP_EDGES)
+    return _ramp(np.asarray(moved), low, high)
+
+
+def carried_on(
+    flow: NDArray[np.float32], known: NDArray[np.bool_], edge_px: float, far: Reach = USUAL_REACH
+) -> NDArray[np.float32]:
     """Motion ``[h, w, 2]`` px known on the face, carried on beyond it until it fades out.
 
-    A contour that draws back by d px stretches what lies behind it over ``CLOSING`` times d, evenly, so that lines
+    A contour that draws back by d px stretches what lies behind it over ``far.closing`` times d, evenly, so that lines
     there never fold (that would need less than 1) and streaks are short; one that comes forward closes over it within
     ``OPENING`` times d.
 
@@ -145,6 +260,7 @@ def carried_on(flow: NDArray[np.float32], known: NDArray[np.bool_], edge_px: flo
         flow: read where ``known``.
         known: ``[h, w]``.
         edge_px: half width of a soft edge.
+        far: how it fades.
     """
     height, width = known.shape
     size = max(-(-width // STEP_PX), 1), max(-(-height // STEP_PX), 1)
@@ -155,9 +271,9 @@ def carried_on(flow: NDArray[np.float32], known: NDArray[np.bool_], edge_px: flo
         return np.zeros_like(flow)
     coarse = (sums / np.maximum(share, 1e-3)[..., None]).astype(np.float32)
     near, across, along, distance = _from_contour(coarse, inside)
-    reach = REACH_EDGES * edge_px + np.where(across > 0, OPENING * across, -CLOSING * across) + TANGENT * along
+    reach = REACH_EDGES * edge_px + np.where(across > 0, OPENING * across, -far.closing * across) + TANGENT * along
     reach = cv2.GaussianBlur(np.maximum(reach, 1).astype(np.float32), (0, 0), 1.5)
-    fading = np.clip(1 - STEP_PX * distance / reach, 0, 1)
+    fading = np.clip(1 - (STEP_PX * distance - far.held_px) / reach, 0, 1)
     outside = cv2.GaussianBlur(np.where(inside[..., None], coarse, near * fading[..., None]), (0, 0), 0.7)
     smooth = cv2.resize(outside, (width, height), interpolation=cv2.INTER_LINEAR)
     depth = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
@@ -186,14 +302,14 @@ def _from_contour(coarse: NDArray[np.float32], inside: NDArray[np.bool_]) -> tup
     return near, across, along, distance
 
 
-def _moving(face_model: FaceModel, hits: SurfaceHits) -> NDArray[np.float32]:
+def _moving(hits: SurfaceHits, lower_face: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weight ``[h, w]`` of the face's own skin, which moves with the expression: never the neck, which lies behind."""
-    return np.maximum(hits.weight, region_weight(face_model, hits, "lower_face"))
+    return np.maximum(hits.weight, lower_face)
 
 
-def _towards_rim(face_model: FaceModel, hits: SurfaceHits) -> NDArray[np.float32]:
+def _towards_rim(hits: SurfaceHits, face: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 inside the region and off the face, falling to 0 where the region ends on the face: not at the chin."""
-    face = np.maximum(region_weight(face_model, hits, "face"), hits.weight)
+    face = np.maximum(face, hits.weight)
     return np.where(face > 0, _ramp(hits.weight / np.maximum(face, 1e-3), *RIM_WEIGHTS), 1).astype(np.float32)
 
 
@@ -212,12 +328,11 @@ def _stretched(flow: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _rendered(
-    distance: NDArray[np.float32], inside: NDArray[np.bool_], hidden: NDArray[np.bool_], skin: NDArray[np.bool_]
+    share: NDArray[np.float32], inside: NDArray[np.bool_], hidden: NDArray[np.bool_], skin: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """How far the rendering is used ``[h, w]``."""
-    share = np.where(inside, 1, 1 - _ramp(distance, *RENDERED_DM)).astype(np.float32)
-    uncovered = cv2.GaussianBlur((hidden & (distance < NEAR_LIPS_DM)).astype(np.float32), (0, 0), 1.0)
-    return np.maximum(share, np.minimum(2 * uncovered, 1)) * skin
+    """How far the rendering is used ``[h, w]``: ``share`` on skin, wholly inside the mouth and where all was hidden."""
+    uncovered = cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), 1.0)
+    return np.maximum(np.where(inside, 1, share), np.minimum(2 * uncovered, 1)) * skin
 
 
 def _softened(region: NDArray[np.bool_], edge_px: float) -> NDArray[np.float32]:
@@ -235,7 +350,7 @@ def _eroded(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
     return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3) > radius_px
 
 
-def _ramp(values: NDArray | np.float32, low: float, high: float | NDArray) -> NDArray[np.float32]:
+def _ramp(values: NDArray | np.float32, low: float | NDArray, high: float | NDArray) -> NDArray[np.float32]:
     """0 up to ``low``, 1 from ``high`` on, smooth in between."""
     t = np.clip((values - low) / np.maximum(np.asarray(high) - low, 1e-6), 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)

@@ -23,7 +23,9 @@ from modules.structures.landmarks import Landmarks2D
 TRIAL_SCHEMA = "trial/1"
 TRIALS = "trials"
 """Where, below a report's folder, the trials lie ..."""
-TRIAL_NAMES = ("last", "folds", "dubbing", "leakage")
+DUBBINGS = ("dubbing", *(f"dubbing_{number}" for number in range(2, 10)))
+"""Trials of the first, second ... speech."""
+TRIAL_NAMES = ("last", "folds", *DUBBINGS, "leakage")
 """... and what their folders are called, in the order of a report."""
 Protocol = Literal["self-reenactment", "dubbing", "leakage"]
 EDITED = "edited"
@@ -70,6 +72,7 @@ class TrialRow:
         frames_late: with ``pictures`` None, the source is shown this many frames late.
         alpha: grey video of the window, luma / 255 = alpha; None = nothing was blended.
         driving_opening: float32 ``[N]`` lip opening that the driving motion asked for; None where nothing was driven.
+        tracked_opening: float32 ``[N]`` that of what is tracked in the untouched source, likewise.
         lower_face_px: float32 ``[N]`` area of the projected lower face of the old and the new pose together, px.
         jaw_gap_px: float32 ``[N]`` largest distance between the jaw contours of the old and the new pose, px.
         is_whole: pictures and alpha are whole frames numbered as the source's, not the window's.
@@ -84,6 +87,7 @@ class TrialRow:
     frames_late: int = 0
     alpha: Path | None = None
     driving_opening: NDArray[np.float32] | None = None
+    tracked_opening: NDArray[np.float32] | None = None
     lower_face_px: NDArray[np.float32] | None = None
     jaw_gap_px: NDArray[np.float32] | None = None
     is_whole: bool = False
@@ -209,7 +213,7 @@ class Trial:
 
 
 _SPEECH_ARRAYS = ("opening", "level_db", "is_speech")
-_ROW_ARRAYS = ("driving_opening", "lower_face_px", "jaw_gap_px")
+_ROW_ARRAYS = ("driving_opening", "tracked_opening", "lower_face_px", "jaw_gap_px")
 _PCM = 32767
 
 

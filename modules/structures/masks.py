@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from modules.structures.array_file import ArrayFileWriter, mapped_npz
 from modules.structures.landmarks import N_MEDIAPIPE
 
-OCCLUSION_SCHEMA = "occlusion/3"
+OCCLUSION_SCHEMA = "occlusion/4"
+HAND_SHAPE = (21, 2)
+"""Points of a hand."""
 _HASHED_AT_ONCE = 256
 """Frames; their masks take some 16 MB."""
 
@@ -49,7 +51,7 @@ class OcclusionMask:
             raise ValueError(f"mask must be float32 [H, W], got {self.values.dtype} {self.values.shape}")
         if self.values.size and not (self.values.min() >= 0.0 and self.values.max() <= 1.0):
             raise ValueError("mask values outside 0..1")
-        if self.hands.ndim != 3 or self.hands.shape[1:] != (21, 2):
+        if self.hands.ndim != 3 or self.hands.shape[1:] != HAND_SHAPE:
             raise ValueError(f"hands must be [N, 21, 2], got {self.hands.shape}")
 
     @property
@@ -69,6 +71,8 @@ class OcclusionTable:
         masks: uint8 ``[M, S, S]`` masks of those frames over the whole crop, at a reduced size (255 = occluder).
         mouth: float32 ``[T]`` share of the lips' outline that is covered, 0..1.
         evidence: uint8 ``[T]`` of ``OcclusionEvidence``: what each frame was judged by.
+        hand_rows: int64 ``[N]``, ascending: the frame of each hand that was found, one or more in a frame.
+        hand_points: float32 ``[N, 21, 2]`` px of the frame, MediaPipe's points of each.
     """
 
     coverage: NDArray[np.float32]
@@ -77,6 +81,8 @@ class OcclusionTable:
     masks: NDArray[np.uint8]
     mouth: NDArray[np.float32]
     evidence: NDArray[np.uint8]
+    hand_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    hand_points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, *HAND_SHAPE), np.float32))
 
     def __post_init__(self) -> None:
         per_frame = (self.hidden.shape[:1], self.mouth.shape, self.evidence.shape)
@@ -86,6 +92,8 @@ class OcclusionTable:
                 f"rows {self.rows.shape}, masks {self.masks.shape}, mouth {self.mouth.shape}, "
                 f"evidence {self.evidence.shape}"
             )
+        if self.hand_points.shape != (*self.hand_rows.shape, *HAND_SHAPE):
+            raise ValueError(f"hands disagree: {self.hand_rows.shape} frames, points {self.hand_points.shape}")
 
     def __len__(self) -> int:
         return len(self.coverage)
@@ -117,9 +125,9 @@ class OcclusionTable:
     def digest(self) -> str:
         """A SHA-256 of all that the table says, for caches; masks on disk are read piece by piece."""
         found = hashlib.sha256()
-        for field in fields(self):
-            array = getattr(self, field.name)
-            found.update(f"{field.name} {array.dtype} {array.shape}".encode())
+        for member in fields(self):
+            array = getattr(self, member.name)
+            found.update(f"{member.name} {array.dtype} {array.shape}".encode())
             for start in range(0, len(array), _HASHED_AT_ONCE):
                 found.update(np.ascontiguousarray(array[start : start + _HASHED_AT_ONCE]).tobytes())
         return found.hexdigest()
@@ -127,7 +135,7 @@ class OcclusionTable:
     def part(self, first: int, stop: int) -> OcclusionTable:
         """Frames ``first`` up to, not including, ``stop``, counted from ``first``."""
         start, end = np.searchsorted(self.rows, (first, stop))
-        frames = slice(first, stop)
+        frames, hands = slice(first, stop), slice(*np.searchsorted(self.hand_rows, (first, stop)))
         return OcclusionTable(
             coverage=self.coverage[frames],
             hidden=self.hidden[frames],
@@ -135,7 +143,13 @@ class OcclusionTable:
             masks=self.masks[start:end],
             mouth=self.mouth[frames],
             evidence=self.evidence[frames],
+            hand_rows=self.hand_rows[hands] - first,
+            hand_points=self.hand_points[hands],
         )
+
+    def hands_in(self, row: int) -> NDArray[np.float32]:
+        """Points ``[N, 21, 2]`` px of the hands found in frame ``row``."""
+        return self.hand_points[slice(*np.searchsorted(self.hand_rows, (row, row + 1)))]
 
     def stored_mask(self, row: int) -> NDArray[np.uint8] | None:
         """Mask of frame ``row`` as it is stored, ``[S, S]``; None when nothing was found there."""
@@ -170,6 +184,8 @@ class OcclusionTable:
             "rows": numbers.rows,
             "mouth": numbers.mouth,
             "evidence": numbers.evidence,
+            "hand_rows": numbers.hand_rows,
+            "hand_points": numbers.hand_points,
         }
         size = numbers.mask_size
         return ArrayFileWriter(path, {"masks": (np.uint8, (len(numbers.rows), size, size))}, small)
@@ -184,7 +200,7 @@ class OcclusionTable:
         data = mapped_npz(path)
         if "schema" not in data or str(data["schema"]) != OCCLUSION_SCHEMA:
             raise ValueError(f"{path} does not hold occlusion of schema {OCCLUSION_SCHEMA}")
-        small = {name: np.array(data[name]) for name in ("coverage", "hidden", "rows", "mouth", "evidence")}
+        small = {member.name: np.array(data[member.name]) for member in fields(cls) if member.name != "masks"}
         return cls(masks=data["masks"], **small)
 
 

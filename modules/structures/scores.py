@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.structures.evaluation import Protocol, SpeechTrack
+from modules.structures.transfer import TransferScore
 
 Better = Literal["higher", "lower", "one", "zero", "none"]
 """Which way is good: ``one`` = as near 1 as possible, ``zero`` = as near 0, ``none`` = says nothing by itself."""
@@ -115,6 +116,7 @@ class Evaluation:
         trials: measured.
         sheets: title and JPEG file of pictures to show (worst frames).
         clips: title and MP4 file of videos to show (side by side).
+        transfer: frames under other frames' motion; () = not measured.
     """
 
     source: Path
@@ -126,3 +128,4 @@ class Evaluation:
     trials: tuple[TrialScores, ...]
     sheets: tuple[tuple[str, Path], ...] = ()
     clips: tuple[tuple[str, Path], ...] = ()
+    transfer: tuple[TransferScore, ...] = ()

@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 from modules.structures.carried_patch import CarriedPatch
 from modules.structures.crops import moved_grid
 from modules.structures.frames import FramePatch
+from modules.video.detail import weighted
 from modules.video.linear_light import BT709, LightCurve
 
 SMOOTHED_EDGES = 0.4
 """Renderings are compared without their finest detail, which is not the skin's but the network's: sigma in edges."""
-LIGHT_EDGES = 5.0
+LIGHT_EDGES = 10.0
 """Width of the low-pass that carries the source's light into the mouth, in edges."""
-STEP_PX = 4
+STEP_PX = 8
 """Low frequencies are found on a coarser grid."""
 CELL_PX = 3
 """Pixels stay the source's own in whole cells, whose borders are softened over the next two."""
@@ -42,6 +43,9 @@ FAR = 1e-3
 """Weight of skin far from the mouth, which counts where there is none nearby."""
 LEAST = 1e-6
 """Less weight than this is none."""
+FULL, THIN = 2 / 3, 1 / 6
+"""Shares of changing cells around a place from which it is written in full, and up to which it is left alone: over
+the straight edge of what changes, so that the soft edge ends half a cell earlier than one that reached 0."""
 KERNEL_SIGMAS = 4
 """How far OpenCV's Gaussians of floats reach."""
 
@@ -52,7 +56,7 @@ def in_source_light(
     free: NDArray[np.float32] | None = None,
     light: LightCurve = BT709,
 ) -> CarriedPatch:
-    """Both renderings under the light that the source's skin shows.
+    """Both renderings under the light that the source's skin shows, where anything is read of them.
 
     Args:
         source: RGB ``[h, w, 3]`` in 0..1 of the patch's window.
@@ -62,9 +66,11 @@ def in_source_light(
     """
     weight = carried.matched if free is None else carried.matched * free
     gains = _gains(source, carried.shown, weight, LIGHT_EDGES * carried.edge_px, light.offset)
-    moved = _carried(gains, moved_grid(carried.flow), cv2.INTER_LINEAR)
-    patch = replace(carried.patch, rgb=_lit(carried.patch.rgb, moved, light.offset))
-    return replace(carried, patch=patch, shown=_lit(carried.shown, gains, light.offset))
+    box = _read_box(carried, is_free=free is None)
+    moved = _carried(gains, _grid_of(carried.flow, box), cv2.INTER_LINEAR)
+    new, shown = carried.patch.rgb.copy(), carried.shown.copy()
+    new[box], shown[box] = _lit(new[box], moved, light.offset), _lit(shown[box], gains[box], light.offset)
+    return replace(carried, patch=replace(carried.patch, rgb=new), shown=shown)
 
 
 class DeltaTransfer:
@@ -144,21 +150,44 @@ def _moved(
     box = _stirred(carried, is_free=free is None)
     if box is None:
         return target, alpha
-    grid = moved_grid(carried.flow[box])
-    grid = _floats(grid[0] + np.float32(box[1].start)), _floats(grid[1] + np.float32(box[0].start))
+    grid = _grid_of(carried.flow, box)
     rendered, compared = carried.rendered[box], carried.compared
     if free is not None:
         rendered, compared, alpha = _beside_occluders(carried, free, grid)
     new, sigma = carried.patch.rgb[box], SMOOTHED_EDGES * carried.edge_px
     kept = source.copy()
-    kept[box] -= _scaled(_blurred(carried.shown[box], sigma), compared[box])
+    kept[box] -= weighted(_blurred(carried.shown[box], sigma), compared[box])
     kept = _carried(_floats(cv2.merge([kept, compared])), grid, cv2.INTER_CUBIC)
-    *differences, share = cv2.split(kept)
-    skin = _floats(cv2.merge(differences))
-    skin += _scaled(_blurred(new, sigma), _floats(share))
-    skin += _scaled(_floats(new - skin), rendered)
+    skin, share = _floats(cv2.cvtColor(kept, cv2.COLOR_RGBA2RGB)), _floats(cv2.extractChannel(kept, 3))
+    skin += weighted(_blurred(new, sigma), share)
+    skin += weighted(_floats(new - skin), rendered)
     target[box] = np.clip(skin, 0, 1, out=skin)
     return target, alpha
+
+
+Box = tuple[slice, slice]
+
+
+def _grid_of(flow: NDArray[np.float32], box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the pixels of a box come from, in the window's pixels."""
+    x, y = moved_grid(flow[box])
+    return _floats(x + np.float32(box[1].start)), _floats(y + np.float32(box[0].start))
+
+
+def _read_box(carried: CarriedPatch, *, is_free: bool) -> Box:
+    """The box in which a rendering is read by anybody: what stirs, and what the source is compared in."""
+    height, width = carried.patch.alpha.shape
+    compared = (carried.matched > 0) | (carried.mouth_shown > 0)
+    left, top, wide, high = cv2.boundingRect(compared.astype(np.uint8))
+    boxes = [(slice(top, top + high), slice(left, left + wide))] if wide else []
+    stirred = _stirred(carried, is_free=is_free)
+    boxes += [stirred] if stirred is not None else []
+    if not boxes:
+        return slice(0, height), slice(0, width)
+    rows, columns = ([box[axis] for box in boxes] for axis in (0, 1))
+    return slice(min(r.start for r in rows), max(r.stop for r in rows)), slice(
+        min(c.start for c in columns), max(c.stop for c in columns)
+    )
 
 
 def _stirred(carried: CarriedPatch, *, is_free: bool) -> tuple[slice, slice] | None:
@@ -177,11 +206,6 @@ def _stirred(carried: CarriedPatch, *, is_free: bool) -> tuple[slice, slice] | N
     margin = math.ceil(KERNEL_SIGMAS * SMOOTHED_EDGES * carried.edge_px) + 1
     rows = slice(max(top - margin, 0), min(top + high + margin, height))
     return rows, slice(max(left - margin, 0), min(left + wide + margin, width))
-
-
-def _scaled(image: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``[h, w, 3]`` times ``[h, w]``; several times faster than broadcasting."""
-    return _floats(cv2.multiply(image, cv2.merge([share, share, share])))
 
 
 def _lit(image: NDArray[np.float32], gains: NDArray[np.float32], offset: float) -> NDArray[np.float32]:
@@ -280,9 +304,9 @@ def _active(flow: NDArray[np.float32], difference: NDArray[np.float32]) -> tuple
 
 
 def _grown(cells: NDArray[np.bool_], size_hw: tuple[int, ...]) -> NDArray[np.float32]:
-    """Alpha ``[h, w]`` that is 1 over cells and 0 from the second cell beside them on."""
+    """Alpha ``[h, w]`` that is 1 over cells and 0 from half way between the first and second cell beside them on."""
     if not cells.any():
         return np.zeros(size_hw, np.float32)
     grown = cv2.blur(cells.astype(np.float32), (3, 3))
     soft = _floats(cv2.resize(grown, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR))
-    return _floats(np.clip(soft * np.float32(1.5), 0, 1))
+    return _floats(np.clip((soft - np.float32(THIN)) / np.float32(FULL - THIN), 0, 1))

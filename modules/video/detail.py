@@ -24,6 +24,8 @@ LEAST_GAIN, MOST_GAIN = 0.6, 1.4
 """Beyond these, what is lifted is noise and halos, not detail."""
 MEMORY_S = 3.0
 """Long: teeth whose sharpness breathes are seen more than teeth a little too soft."""
+MOST_SPECK = 0.03
+"""Of white: what a single pixel may stand out by. The whole median is cleaner still, but a quarter less sharp."""
 LEAST_PIXELS = 64
 LONGEST_GAP_S = 1.0
 """Energies older than this belong to another moment."""
@@ -133,8 +135,34 @@ def apply_gains(rgb: NDArray[np.float32], gains: Gains, weight: NDArray[np.float
     part = np.ascontiguousarray(rgb[box])
     change = sum(np.float32(gain - 1) * band for gain, band in zip(gains, _bands(part), strict=True))
     result = rgb.copy()
-    result[box] = np.clip(part + weight[box][..., None] * change, 0.0, 1.0)
+    result[box] = np.clip(part + weighted(np.asarray(change, np.float32), weight[box]), 0.0, 1.0)
     return result
+
+
+def despeckled(rgb: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A rendering without its specks: pixels differ from the median of their nine by ``MOST_SPECK`` at most.
+
+    A field's finest cells answer for themselves, so inside a mouth that was seldom seen single pixels stand out, and
+    along lips single dots. Edges stay, and so does what is weak: it is the picture's sharpness.
+
+    Args:
+        rgb: ``[h, w, 3]`` 0..1.
+        weight: ``[h, w]`` 0..1.
+    """
+    box = _box(weight)
+    if box is None:
+        return rgb
+    part = np.ascontiguousarray(rgb[box])
+    result = rgb.copy()
+    speck = part - np.asarray(cv2.medianBlur(part, 3), np.float32)
+    excess = np.asarray(speck - np.clip(speck, -MOST_SPECK, MOST_SPECK), np.float32)
+    result[box] = part - weighted(excess, weight[box])
+    return result
+
+
+def weighted(picture: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``[h, w, 3]`` times ``[h, w]``; several times faster than broadcasting."""
+    return np.asarray(cv2.multiply(picture, cv2.merge([weight, weight, weight])), np.float32)
 
 
 def _bands(picture: NDArray[np.float32]) -> list[NDArray[np.float32]]:

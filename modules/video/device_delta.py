@@ -18,6 +18,7 @@ from torch.nn import functional
 from modules.video.delta_transfer import (
     CELL_PX,
     FAR,
+    FULL,
     LEAST,
     LIGHT_EDGES,
     MOST_GAIN,
@@ -26,8 +27,9 @@ from modules.video.delta_transfer import (
     SMOOTHED_EDGES,
     STEP_PX,
     STILL_PX,
+    THIN,
 )
-from modules.video.detail import SIGMAS
+from modules.video.detail import MOST_SPECK, SIGMAS
 from modules.video.device_grids import Grids, area, box_of_three, continued, gaussian, linear
 from modules.video.grain import BLUE, GREEN, LEAST_ALPHA, RED
 from modules.video.linear_light import BT709, LightCurve
@@ -101,20 +103,45 @@ def in_source_light(
 
 
 def with_detail(carried: CarriedBatch, gains: Tensor) -> CarriedBatch:
-    """``detail.apply_gains`` on the new renderings where they are used.
+    """``detail.despeckled`` and ``detail.apply_gains`` on the new renderings where they are used.
 
     Args:
         carried: in the source's light.
         gains: ``[B, len(SIGMAS)]``, finest band first; a row of ones leaves its picture alone.
     """
-    finer, change = carried.new, torch.zeros_like(carried.new)
+    speck = carried.new - _medians(carried.new)
+    clean = carried.new - carried.rendered[:, None] * (speck - speck.clamp(-MOST_SPECK, MOST_SPECK))
+    finer, change = clean, torch.zeros_like(clean)
     for band, sigma in enumerate(SIGMAS):
         coarser = gaussian(carried.grids, sigma)(finer)
         change = change + (gains[:, band] - 1)[:, None, None, None] * (finer - coarser)
         finer = coarser
-    lifted = (carried.new + carried.rendered[:, None] * change).clamp(0, 1)
+    lifted = (clean + carried.rendered[:, None] * change).clamp(0, 1)
     changes = (carried.rendered > 0) & (gains != 1).any(1)[:, None, None]
-    return replace(carried, new=torch.where(changes[:, None], lifted, carried.new))
+    return replace(carried, new=torch.where(changes[:, None], lifted, clean))
+
+
+def _medians(images: Tensor) -> Tensor:
+    """Medians of each pixel of ``[B, C, H, W]`` and its eight neighbours; border pixels go on outside.
+
+    Columns of three are sorted first: the median of nine is that of the largest of the least, the middle one of the
+    middle ones, and the least of the largest.
+    """
+    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
+    height, width = images.shape[2:]
+    least, middle, largest = _sorted(*(padded[:, :, k : k + height] for k in range(3)))
+    shifts = [slice(k, k + width) for k in range(3)]
+    low = torch.maximum(torch.maximum(*(least[..., shift] for shift in shifts[:2])), least[..., shifts[2]])
+    high = torch.minimum(torch.minimum(*(largest[..., shift] for shift in shifts[:2])), largest[..., shifts[2]])
+    _, mid, _ = _sorted(*(middle[..., shift] for shift in shifts))
+    return _sorted(low, mid, high)[1]
+
+
+def _sorted(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The least, the middle and the largest of three, one by one."""
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    middle = torch.minimum(high, c)
+    return torch.minimum(low, c), torch.maximum(low, middle), torch.maximum(high, c)
 
 
 def moved(source: Tensor, carried: CarriedBatch, free: Tensor | None) -> Moved:
@@ -141,7 +168,7 @@ def moved(source: Tensor, carried: CarriedBatch, free: Tensor | None) -> Moved:
 def over_cells(done: Moved, cells: Tensor, grids: Grids) -> Tensor:
     """Alpha ``[B, H, W]`` over the cells ``bool [B, h, w]`` that are written, as ``DeltaTransfer.patch`` has it."""
     grown = box_of_three(done.cells)(cells.float())
-    return torch.minimum(done.alpha, (linear(done.cells, grids)(grown) * 1.5).clamp(0, 1))
+    return torch.minimum(done.alpha, ((linear(done.cells, grids)(grown) - THIN) / (FULL - THIN)).clamp(0, 1))
 
 
 def with_grain(

@@ -1,8 +1,8 @@
-"""A stretch of a video whose frame times are known, as a source for ``pipeline.decoding``."""
+"""Part of a video: a stretch whose frame times are known, as a source for ``pipeline.decoding``, or chosen frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,3 +31,15 @@ class FrameRange:
         """The frames, in order."""
         frames = self.reader.frames(self.first, int(self.index.pts[self.first]) if self.first else None)
         yield from frames if self.stop is None else islice(frames, self.stop - self.first)
+
+
+def frames_at(reader: VideoReader, numbers: Collection[int]) -> Iterator[Frame]:
+    """The frames of those numbers, in order; nothing after the last of them is decoded."""
+    last = max(numbers, default=-1)
+    if last < 0:
+        return
+    for frame in reader.frames():
+        if frame.index in numbers:
+            yield frame
+        if frame.index >= last:
+            return

@@ -168,7 +168,7 @@ class Grain:
         """Zero-mean grain ``[h, w, 3]`` on R'G'B'."""
         layers = []
         for tile, strength, (top, left) in zip(self.tiles, strengths, self.offsets(frame), strict=True):
-            layers.append(_wrapped(tile * np.float32(strength), int(top), int(left), size_hw))
+            layers.append(_wrapped(tile, int(top), int(left), size_hw) * np.float32(strength))
         luma, blue, red = layers[0] + layers[1], layers[2], layers[3]
         # R - Y and B - Y change no luma when green makes up for them.
         green = luma - (RED * red + BLUE * blue) / GREEN
@@ -232,6 +232,5 @@ def _tiles(rng: np.random.Generator) -> list[NDArray[np.float32]]:
 
 
 def _wrapped(tile: NDArray[np.float32], top: int, left: int, size_hw: tuple[int, ...]) -> NDArray[np.float32]:
-    turned = np.roll(tile, (-top, -left), axis=(0, 1))
-    times = -(-size_hw[0] // _TILE), -(-size_hw[1] // _TILE)
-    return np.asarray(np.tile(turned, times)[: size_hw[0], : size_hw[1]], np.float32)
+    rows, columns = ((np.arange(length) + first) % _TILE for length, first in zip(size_hw, (top, left), strict=False))
+    return tile[rows][:, columns]

@@ -92,7 +92,7 @@ class NeuralBlender:
     """
 
     def __init__(self, network: BlendNetwork, ring: RingConfig, light: LightCurve = BT709) -> None:
-        self._network, self._ring, self._light = network.eval(), ring, light
+        self.network, self._ring, self._light = network.eval(), ring, light
         self._device = next(network.parameters()).device
 
     def __call__(self, source: Floats, patch: Floats, alpha: Floats, weight: Floats) -> Field | None:
@@ -101,7 +101,7 @@ class NeuralBlender:
         if inputs is None:
             return None
         with torch.inference_mode():
-            field = self._network(torch.from_numpy(inputs[None]).to(self._device))[0]
+            field = self.network(torch.from_numpy(inputs[None]).to(self._device))[0]
         return np.ascontiguousarray(field.float().cpu().numpy().transpose(1, 2, 0))
 
 

@@ -13,7 +13,8 @@ from modules.commons.errors import BackendUnavailableError
 from modules.commons.progress import Progress
 from modules.commons.workspace import ROOT
 from modules.metrics.perceptual import Lpips, load_lpips
-from modules.metrics.statistics import block_bootstrap, paired_verdict
+from modules.metrics.statistics import block_bootstrap, interval, paired_verdict
+from modules.metrics.steadiness import LEAST_FRAMES, worst_quantile_ratio
 from modules.metrics.syncnet import SyncNet, load_syncnet
 from modules.structures.evaluation import Trial, TrialRow
 from modules.structures.scores import Measure, Metric, RowScores, TrialScores
@@ -21,7 +22,7 @@ from tasks.evaluation.config import EvaluationConfig
 from tasks.evaluation.lip_sync import lip_sync_error
 from tasks.evaluation.metrics import METRICS
 from tasks.evaluation.motion_scores import AGAINST_TRUTH, Bootstrap, measure_frames, measure_track
-from tasks.evaluation.picture_scores import measure_pictures
+from tasks.evaluation.picture_scores import FLICKER, measure_pictures
 
 BASELINE = "retrieval"
 """Results are told better or worse than the row of this name, or "retrieval, <result>" where there is one."""
@@ -86,6 +87,7 @@ def _judge_row(
     frames = {**measure_frames(trial, row), **pictures}
     measures = measure_track(trial, row, bootstrap)
     measures |= _lip_sync(trial, row, networks, bootstrap)
+    measures["flicker_worst"] = _worst_flicker(frames, trial, bootstrap)
     for metric in METRICS:
         if metric.key in measures or not _applies(metric, trial):
             continue
@@ -121,6 +123,19 @@ def _mean_of(
         is_seam_measured = row.is_result or row is trial.rows[0] or metric.group != "Time and seams"
         return Measure.missing("no frame shows it" if is_seam_measured else _RESULTS_ONLY)
     return mean_over_frames(values, trial.block, bootstrap)
+
+
+def _worst_flicker(frames: Mapping[str, NDArray[np.floating]], trial: Trial, bootstrap: Bootstrap) -> Measure:
+    """The quantile at which a row flickers most, over the source's in the same band."""
+    made, own = (frames[name] for name in ("flicker_soft", FLICKER["flicker_soft"]))
+    value = worst_quantile_ratio(made, own)
+    if math.isnan(value):
+        return Measure.missing(f"{_RESULTS_ONLY}, over at least {LEAST_FRAMES} frames")
+    low, high = interval(
+        lambda rows: worst_quantile_ratio(made[rows], own[rows]), trial.block, bootstrap.length, bootstrap.rng(),
+        bootstrap.draws,
+    )  # fmt: skip
+    return Measure(value, low, high, int(np.isfinite(made).sum()))
 
 
 def mean_over_frames(values: NDArray[np.floating], block: NDArray[np.int64], bootstrap: Bootstrap) -> Measure:

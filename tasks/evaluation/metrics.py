@@ -49,6 +49,9 @@ METRICS: tuple[Metric, ...] = (
     _whole("r_driving", "Lips", "r driving", "", "higher", 3,
            "Correlation of the lip opening re-detected in the pictures with the opening that the driving motion asked "
            "for. High is a matter of course for motion that was rendered; low means that lips were lost."),
+    _whole("motion", "Lips", "motion shown", "x", "one", 2,
+           "Share of the asked change of lip opening that the pictures show: slope of (re-detected opening - the "
+           "source's) on (driving opening - tracked opening). 0 is a picture left alone, however lively it is."),
     _whole("spread", "Lips", "opening spread", "x", "one", 2,
            "Spread of the re-detected opening over the untouched source's: 1 is as lively, 0 stands still."),
     _whole("r_speech", "Sync", "r speech", "", "higher", 3,
@@ -80,6 +83,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("flicker", "Time and seams", "flicker", "x", "one", 3,
            "Error against the previous frame warped along the source's optical flow, at the edge of the edit (0.02 < "
            "alpha < 0.98 and 8 px to both sides), over the source's."),
+    Metric("flicker_soft", "Time and seams", "flicker, soft edge", "x", "one", 3,
+           "The same in the soft edge alone (0.02 < alpha < 0.98), where no lips move."),
+    _whole("flicker_worst", "Time and seams", "flicker, worst", "x", "one", 3,
+           "Flicker of the soft edge at the quantile of frames at which it is largest (25 to 95 %), over the source's "
+           "same quantile."),
     Metric("gradient", "Time and seams", "gradient", "x", "one", 3,
            "Gradient across the edge over the source's: above 1 a visible line, below 1 a blur."),
     Metric("delta_e", "Time and seams", "ΔE at edge", "", "lower", 2,
@@ -100,7 +108,7 @@ _SEAMS = ("jitter", "flicker", "gradient", "delta_e", "sharpness")
 CONSOLE: Mapping[Protocol, tuple[str, ...]] = MappingProxyType(
     {
         "self-reenactment": ("psnr_edited", "psnr_mouth", "ssim_edited", "lmd", "r_speech", *_SEAMS),
-        "dubbing": ("r_speech", "r_loudness", "lag", "r_driving", "spread", "closure_recall", *_SEAMS),
+        "dubbing": ("r_speech", "r_loudness", "lag", "r_driving", "motion", "closure_recall", *_SEAMS),
         "leakage": ("leak_r", "leak_band", *_SEAMS),
     }
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 from modules.structures.evaluation import SpeechTrack
 from modules.structures.scores import Evaluation, Measure, Metric, RowScores, TrialScores
+from modules.structures.transfer import transfer_record
 from tasks.evaluation.files import write_parts
 from tasks.evaluation.tables import coverage_of
 
@@ -39,6 +40,7 @@ def write_metrics_json(evaluation: Evaluation, path: Path) -> None:
         "seed": int(evaluation.seed),
         "metrics": [_metric(metric) for metric in evaluation.metrics],
         "trials": [_trial(trial, order) for trial in evaluation.trials],
+        "transfer": transfer_record(evaluation.transfer),
         "sheets": [{"title": title, "file": str(file)} for title, file in evaluation.sheets],
         "clips": [{"title": title, "file": str(file)} for title, file in evaluation.clips],
     }

@@ -18,6 +18,7 @@ from modules.metrics.lips import (
     lip_speeds,
     opening_spread_ratio,
     relative_landmark_distance,
+    shown_share,
     shut_frames,
     shut_threshold,
     speed_ratio,
@@ -83,6 +84,8 @@ def measure_track(trial: Trial, row: TrialRow, bootstrap: Bootstrap) -> dict[str
     measures = {"spread": _of_pairs(opening_spread_ratio, opening, own, trial, bootstrap)}
     if row.driving_opening is not None:
         measures["r_driving"] = _of_pairs(correlation, opening, row.driving_opening, trial, bootstrap)
+        if row.tracked_opening is not None:
+            measures["motion"] = _of_change(row.driving_opening - row.tracked_opening, opening - own, trial, bootstrap)
     if trial.protocol == "leakage":
         if row.is_result:
             measures |= _leakage(trial, opening, own, bootstrap)
@@ -188,6 +191,12 @@ def _of_pairs(
         lambda rows: figure(opening[rows], other[rows]), trial.block, bootstrap.length, bootstrap.rng(), bootstrap.draws
     )
     return Measure(value, low, high, int((np.isfinite(opening) & np.isfinite(other)).sum()))
+
+
+def _of_change(asked: NDArray[np.floating], made: NDArray[np.float64], trial: Trial, bootstrap: Bootstrap) -> Measure:
+    """How much of the asked change the pictures show; only where a change is asked for."""
+    found = _of_pairs(shown_share, made, asked, trial, bootstrap)
+    return found if found.is_measured else Measure.missing("these lips are to move as the source's own do")
 
 
 def speaking_frames(speech: SpeechTrack, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from modules.metrics.seams import (
     edge_band,
     exactness,
     gradient_ratio,
+    soft_band,
 )
 from modules.metrics.steadiness import FlickerMeter
 from modules.structures.crops import transform_points
@@ -32,6 +33,8 @@ from tasks.evaluation.motion_scores import Columns, mean_of_source
 from tasks.evaluation.reading import CROP_SIZE, Shown, crop_512, shown_frames
 
 _RELATIVE = ("sharpness", "noise")
+FLICKER = {"flicker": "flicker_source", "flicker_soft": "flicker_soft_source"}
+"""Columns of a row's flicker, each with that of the source at the same place; both are over the source's mean."""
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ def measure_pictures(trial: Trial, lpips: Lpips | None, progress: Progress) -> l
 def _column_names(trial: Trial, lpips: Lpips | None) -> list[str]:
     stems = ["psnr", "ssim", "msssim", *(["lpips"] if lpips else [])] if trial.protocol == "self-reenactment" else []
     pictures = [f"{stem}_{scope}" for stem in stems for scope in SCOPES]
-    return [*pictures, "flicker", "flicker_source", "gradient", "delta_e", "area", "inexact", "sharpness", "noise"]
+    return [*pictures, *FLICKER, *FLICKER.values(), "gradient", "delta_e", "area", "inexact", *_RELATIVE]
 
 
 def _measure_frame(
@@ -107,9 +110,11 @@ def _measure_seam(
     picture, source = pair
     band = edge_band(alpha)
     starts = number == 0 or trial.block[number] != trial.block[number - 1]
-    flicker, own = meter.flicker.update(luma_8bit(picture.frame), luma_8bit(source.frame), band, starts)
+    lumas = luma_8bit(picture.frame), luma_8bit(source.frame)
+    (flicker, own), (soft, own_soft) = meter.flicker.update_all(*lumas, (band, soft_band(alpha)), starts)
     outside = exactness(picture.frame.planes, source.frame.planes, alpha, picture.frame.layout)
-    meter.put(number, flicker=flicker, flicker_source=own, inexact=100 * outside.changed_share)
+    meter.put(number, flicker=flicker, flicker_source=own, flicker_soft=soft, flicker_soft_source=own_soft)
+    meter.put(number, inexact=100 * outside.changed_share)
     if trial.outcomes[number] != EDITED:
         return
     meter.put(number, gradient=gradient_ratio(picture.rgb, source.rgb, alpha, band))
@@ -160,6 +165,7 @@ def mouth_mask(points: NDArray[np.floating], size_hw: tuple[int, ...]) -> NDArra
 def _related(columns: Columns, means: Mapping[str, float]) -> Columns:
     """Raw figures as ratios to the untouched source's means."""
     related = dict(columns)
-    own = related.pop("flicker_source")
-    related["flicker"] = columns["flicker"] / mean_of_source(own)
+    for made, own in FLICKER.items():
+        mean = mean_of_source(columns[own])
+        related |= {name: columns[name] / mean for name in (made, own)}
     return related | {name: columns[name] / mean for name, mean in means.items()}

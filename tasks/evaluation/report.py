@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from modules.structures.evaluation import EDITED, Protocol
 from modules.structures.scores import Evaluation, Metric, RowScores, TrialScores
+from modules.structures.transfer import TransferScore
 from tasks.evaluation.files import write_parts
 from tasks.evaluation.media import clip_html, sheet_html
 from tasks.evaluation.plots import legend_of, palette_css, plots_of
 from tasks.evaluation.tables import (
     NOT_MEASURED,
+    TRANSFER_ABOUT,
     Cell,
     Table,
     coverage_of,
@@ -21,6 +23,7 @@ from tasks.evaluation.tables import (
     label_of,
     stretches_text,
     tables_of,
+    transfer_table,
     verdicts_of,
 )
 
@@ -65,6 +68,7 @@ def _page(evaluation: Evaluation, path: Path) -> Iterator[str]:
     yield from _introduction(evaluation)
     for number, trial in enumerate(evaluation.trials):
         yield from _trial(number, trial, evaluation.metrics)
+    yield from _transfer(evaluation.transfer)
     yield from _media(evaluation, path)
     yield from _definitions(evaluation.metrics)
     yield (
@@ -83,6 +87,7 @@ def _introduction(evaluation: Evaluation) -> Iterator[str]:
     yield f'<header><p class="kicker">Lip-sync evaluation</p><h1>{_text(evaluation.source.name)}</h1>\n'
     yield f'<p class="muted">{_text(str(evaluation.source))}</p>\n<nav>'
     yield "".join(f'<a href="#trial-{i}">{_text(trial.name)}</a>' for i, trial in enumerate(evaluation.trials))
+    yield '<a href="#transfer">Another frame\'s motion</a>' if evaluation.transfer else ""
     yield '<a href="#pictures">Pictures and videos</a>' if evaluation.sheets or evaluation.clips else ""
     yield '<a href="#definitions">What the figures mean</a></nav></header>\n'
     yield _facts(evaluation.facts)
@@ -221,6 +226,19 @@ def _plots(trial: TrialScores, metrics: tuple[Metric, ...]) -> Iterator[str]:
     for plot in plots:
         yield f'<figure><h4>{_text(plot.title)}</h4><div class="scroll" tabindex="0">\n{plot.svg}\n</div>'
         yield f"<figcaption>{_text(plot.caption)}</figcaption></figure>\n"
+
+
+def _transfer(scores: Sequence[TransferScore]) -> Iterator[str]:
+    if not scores:
+        return
+    table = transfer_table(scores)
+    yield f'<section id="transfer"><h2>Another frame\'s motion</h2>\n<p>{_text(TRANSFER_ABOUT)}</p>\n'
+    heads = "".join(f"<th>{_text(head)}</th>" for head in table.heads)
+    yield f'<div class="scroll" tabindex="0"><table class="figures"><thead><tr><th></th>{heads}</tr></thead>\n<tbody>\n'
+    for name, cells in table.rows:
+        values = "".join(f'<td><span class="value">{_number(cell)}</span></td>' for cell in cells)
+        yield f'<tr><th scope="row"><span class="name">{_text(name)}</span></th>{values}</tr>\n'
+    yield "</tbody></table></div></section>\n"
 
 
 def _media(evaluation: Evaluation, path: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from modules.structures.evaluation import EDITED
 from modules.structures.scores import Better, Measure, Metric, RowScores, TrialScores
+from modules.structures.transfer import TransferScore
 
 NOT_MEASURED = "not measured"
 NO_FIGURE = "no figure was made for this row"
@@ -226,3 +227,43 @@ def _console_cell(cell: Cell) -> str:
 def shortened(name: str, length: int = MAX_NAME_LENGTH) -> str:
     """A name cut to ``length`` characters, the cut marked."""
     return name if len(name) <= length else name[: length - 1].rstrip() + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferTable:
+    """Frames under other frames' motion as text: ``rows`` of a name and a cell for each of ``heads``."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def transfer_table(scores: Sequence[TransferScore]) -> TransferTable:
+    """Rows by what was shown, columns by how much later the motion was; lower face / mouth in dB, and frames."""
+    delays, names = dict.fromkeys(s.late_s for s in scores), dict.fromkeys(s.row for s in scores)
+    found = {(score.late_s, score.row): score for score in scores}
+    rows = tuple((name, tuple(_transfer_cell(found.get((late, name))) for late in delays)) for name in names)
+    return TransferTable(tuple(f"{late:g} s later" for late in delays), rows)
+
+
+def _transfer_cell(score: TransferScore | None) -> str:
+    if score is None or score.frames == 0:
+        return "no comparable frame"
+    figures = (number_text(value, 2) for value in (score.lower_face_db, score.mouth_db))
+    return f"{' / '.join(figures)} ({score.frames})"
+
+
+TRANSFER_ABOUT = (
+    "Frame t under the tracked motion of a later frame, against that frame carried to the pose of t: PSNR in dB over "
+    "the lower face / the mouth, in brackets how many held-out frames in similar poses say something else."
+)
+
+
+def transfer_markdown(scores: Sequence[TransferScore]) -> str:
+    """As compact Markdown; '' where nothing was measured."""
+    if not scores:
+        return ""
+    table = transfer_table(scores)
+    lines = ["**another frame's motion**", "", TRANSFER_ABOUT, "", f"| | {' | '.join(table.heads)} |"]
+    lines.append("|---" + "|--:" * len(table.heads) + "|")
+    lines += [f"| {_markdown(name)} | {' | '.join(cells)} |" for name, cells in table.rows]
+    return "\n".join([*lines, ""])

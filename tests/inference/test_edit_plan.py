@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
+from data_gen.utils.process_audio.vad import RATE_HZ, detect_speech
 from inference.edit_plan import (
     AFTER_SPEECH,
     EDITED,
@@ -15,8 +17,10 @@ from inference.edit_plan import (
     SourceMotion,
     fade_edges,
     plan_edits,
+    resting_lips,
     shot_ranges,
 )
+from modules.structures.audio import AudioClip
 from modules.structures.motion import MotionSequence
 from modules.structures.spans import Reason, SpanTable
 
@@ -213,6 +217,80 @@ def test_the_fade_into_a_pause_costs_no_speech():
     word[95:105] = 1.0  # 0.2 s
     said = plan(source(opening=np.full(100, 0.005, np.float32)), MotionSequence(paused.expression, word, 50.0, "v"))
     assert (said.strength[48:52] == 1).all()
+
+
+def pauses(speech, *stretches):
+    """Motion of 50 rows per second that says nothing in stretches of seconds."""
+    gate = np.full(int(speech * 50), 1.0, np.float32)
+    for first, stop in stretches:
+        gate[int(first * 50) : int(stop * 50)] = 0
+    return MotionSequence(np.zeros((len(gate), 4), np.float32), gate, 50.0, "v")
+
+
+def is_a_loop(opening, low, high):
+    """``resting_lips``, frame by frame."""
+    state, found = False, []
+    for value in opening:
+        if np.isnan(value) or value > high:
+            state = False
+        elif value < low:
+            state = True
+        found.append(state)
+    return np.array(found, bool)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.01, 0.02, 0.025, 0.03, 0.035, 0.04, float("nan")]), max_size=60))
+def test_lips_rest_until_they_wake(opening):
+    values = np.array(opening, np.float64)
+    np.testing.assert_array_equal(resting_lips(values, 0.02, 0.035), is_a_loop(values, 0.02, 0.035))
+
+
+def test_lips_that_tremble_around_the_threshold_do_not_switch_the_edit_to_and_fro():
+    """4 s of pause: one fade to the source, one back, and never faster than a fade."""
+    rng = np.random.default_rng(1)
+    opening = np.full(150, 0.1, np.float32)
+    opening[25:125] = rng.uniform(0.012, 0.03, 100)
+    opening[25] = 0.01
+    result = plan(source(150, opening=opening), pauses(6.0, (1.0, 5.0)))
+    steps = np.diff(result.strength)
+    assert (result.strength[30:120] == 0).all() and set(result.reasons[30:120]) == {Reason.PAUSE}
+    assert (result.strength[:25] == 1).all() and (result.strength[125:] == 1).all()
+    assert np.count_nonzero(np.diff(np.sign(steps[steps != 0]))) == 1, "down once, up once"
+    assert np.abs(steps).max() <= 1.5 / FADE + 1e-6, "the steepest step of a smooth fade"
+
+
+def test_only_the_resting_part_of_a_pause_fades_to_the_source():
+    """Its own mouth speaks from 2 s to 3 s of the pause: there the new one stays shut over it."""
+    opening = np.full(200, 0.005, np.float32)
+    opening[75:100] = 0.1
+    result = plan(source(200, opening=opening), pauses(8.0, (1.0, 7.0)))
+    assert (result.strength[75:100] == 1).all()
+    assert (result.strength[30:70] == 0).all() and (result.strength[105:170] == 0).all()
+
+
+def test_a_mouth_that_rests_for_a_moment_is_no_pause():
+    opening = np.tile(np.r_[np.full(12, 0.005), np.full(4, 0.1)], 10).astype(np.float32)
+    assert plan(source(len(opening), opening=opening), pauses(6.4, (0.0, 6.4))).edited.all()
+
+
+def test_real_speech_with_a_pause_fades_once_and_costs_no_word(demo_dir):
+    """3 s of speech, 2.5 s of faint noise, 2 s of speech; the lips of the source rest all the time."""
+    said = load_audio_16k(demo_dir / "obama_speech.wav").samples
+    noise = 1e-4 * np.random.default_rng(0).standard_normal(40_000).astype(np.float32)
+    samples = np.concatenate([said[:48_000], noise, said[48_000:80_000]])
+    active = detect_speech(AudioClip(samples, 16_000)).astype(np.float32)
+    heard = MotionSequence(np.zeros((len(active), 4), np.float32), active, float(RATE_HZ), "v")
+    frames = int(len(samples) / 16_000 * 25)
+    result = plan(source(frames, opening=np.full(frames, 0.004, np.float32)), heard)
+    row = (result_s := np.arange(frames) / 25) * RATE_HZ
+    spoken = active[row.astype(int)] > 0.5
+    assert (result.strength[spoken] == 1).all(), "every frame in which somebody speaks"
+    middle = (result_s > 3.6) & (result_s < 4.9)
+    assert (result.strength[middle] == 0).all() and set(np.array(result.reasons)[middle]) == {Reason.PAUSE}
+    inside = (result_s > 2) & (result_s < 6.5)
+    falls = np.flatnonzero(np.diff((result.strength[inside] > 0).astype(int)))
+    assert len(falls) == 2, "it leaves once and comes back once"
+    assert np.abs(np.diff(result.strength)).max() <= 1.5 / FADE + 1e-6
 
 
 # ---- all of it ----

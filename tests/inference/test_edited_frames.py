@@ -150,6 +150,7 @@ def test_large_frames_make_small_batches(scene, monkeypatch):
     assert list(edited_frames._batches([])) == []
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_an_error_while_rendering_reaches_the_caller(scene):
     make, frames = scene
     broken = make()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
 from inference.arbitrary_video import plan_video, predict_motion
+from inference.edit_plan import EditPlan, fade_edges
 from inference.face_choice import SpeechFiles
 from inference.frame_editor import MEMORY_S, MEMORY_STEP_S, FrameEditor, colour_memory, final_alpha
 from inference.jobs import ArbitraryJob
@@ -19,9 +20,10 @@ from inference.seen_occluders import seen_from
 from modules.commons.progress import silent
 from modules.structures.frames import FramePatch
 from modules.structures.masks import OcclusionMask
+from modules.structures.spans import Reason, SpanTable
 from modules.video.reader import VideoReader
 from tests.support.edited_clips import is_same_picture
-from tests.support.tiny_run import mouth_in_view, own_folders, tiny_run
+from tests.support.tiny_run import all_frames, mouth_in_view, own_folders, tiny_run
 
 FIRST, STOP = 23, 28
 """Her hand comes up in between."""
@@ -196,6 +198,29 @@ def test_a_carried_edit_fades_by_moving_the_lips_not_by_showing_two_mouths(scene
     patches = [one.carried(FIRST) for one in (carrying(scene), faded)]
     whole, part = (np.abs(patch.flow).max() for patch in patches if patch is not None)
     assert 0.1 * whole < part < 0.5 * whole
+
+
+def test_a_span_begins_without_a_pop(run, scene):
+    """A jaw that opens over the fade of four frames: no frame does more than 0.6 of the whole change at once.
+
+    The tiny person renders any mouth badly; if it were shown from the first frame on, that would do 0.85.
+    """
+    source = scene[1]
+    frames = all_frames(run.clip)[2:7]
+    expression = source.coeffs.expression.copy()
+    expression[:, source.face_model.unit("jawOpen")] += 0.4
+    fade_s = (len(frames) - 1) * float(np.diff(source.times_s).mean())
+    strength = fade_edges(np.arange(len(source)) >= frames[0].index, source.times_s, fade_s)
+    spans = SpanTable(strength, tuple(Reason.EDITED if value else Reason.PAUSE for value in strength))
+    one = carrying(scene, EditPlan(expression, spans))
+    change = [0.0]
+    for frame in frames:
+        made, patch, _ = one.edit(frame)
+        x0, y0, x1, y1 = patch.bounds
+        window = np.s_[y0:y1, x0:x1]
+        change.append(float(np.abs(made.planes[0][window].astype(float) - frame.planes[0][window]).mean()))
+    steps = np.diff(change) / change[-1]
+    assert steps.min() > -0.1 and steps.max() < 0.6, steps
 
 
 def test_an_editor_that_carries_goes_on_exactly_where_another_was(scene):

@@ -17,6 +17,7 @@ from inference.evaluation.motion import own_speech
 from inference.evaluation.persons import FOLDS, GUARD_S, fold_persons, usual_person
 from inference.evaluation.protocols import self_reenactment
 from inference.evaluation.results import LEFT_ALONE, ONLY_SHOWN, WITHOUT_MASKS
+from inference.evaluation.transfer import LATE_S
 from inference.evaluation.trials import MADE_FROM
 from inference.genefacepp_infer_arbitrary import main as infer
 from inference.identity import find_identity
@@ -24,11 +25,13 @@ from inference.jobs import EvaluationJob
 from inference.make_trials import make_trials
 from inference.prepared import open_source
 from modules.commons.config import load_config
+from modules.commons.errors import ConfigError
 from modules.commons.progress import silent
 from modules.metrics.seams import JAW_AGREES_PX
 from modules.structures.dataset import NeRFDataset, block_folds
 from modules.structures.evaluation import EDITED, Trial
 from modules.structures.spans import Reason
+from modules.structures.transfer import TRANSFER_FILE, UNTOUCHED
 from tasks import evaluate as measuring
 from tasks.evaluate import DEFAULT_CONFIG, evaluate_trials
 from tasks.evaluation.config import EvaluationConfig
@@ -90,7 +93,7 @@ def spoken(tmp_path_factory, demo_dir):
     (root / "preset.yaml").write_text(PRESET)
     clip = spoken_clip(root / "clip.mp4", speech)
     job = EvaluationJob(
-        clip, root / "report", drv_aud=foreign, mode="audio", folds=False, config=root / "preset.yaml", device="cpu"
+        clip, root / "report", drv_aud=(foreign,), mode="audio", folds=False, config=root / "preset.yaml", device="cpu"
     )
     with own_folders(root), pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "LEAKAGE_S", 0.25)
@@ -142,10 +145,41 @@ def value_of(trial, row, key):
 
 def test_every_protocol_makes_its_trial(spoken, metrics):
     assert [folder.name for folder in spoken.made] == ["last", "dubbing", "leakage"]
-    assert sorted(p.name for p in spoken.job.trials.iterdir()) == ["dubbing", "last", "leakage"]
+    assert sorted(p.name for p in spoken.job.trials.iterdir()) == ["dubbing", "last", "leakage", TRANSFER_FILE]
     assert [(t["name"], t["protocol"]) for t in metrics["trials"]] == [
         ("last eleventh", "self-reenactment"), ("dubbing", "dubbing"), ("leakage", "leakage"),
     ]  # fmt: skip
+
+
+def test_frames_under_other_frames_motion_are_in_the_report(spoken, metrics):
+    """Of its three held-out frames none has another 0.2 s after it: that is said, too."""
+    rows = {(score["late_s"], score["row"], score["frames"]) for score in metrics["transfer"]}
+    assert rows == {(late, row, 0) for late in LATE_S for row in (UNTOUCHED, "delta", "alpha")}
+    page, table = ((spoken.out / name).read_text(encoding="utf-8") for name in ("report.html", "tables.md"))
+    for text in (page, table):
+        assert "0.5 s later" in text and text.count("no comparable frame") == 9
+
+
+def test_every_speech_is_a_dubbing_of_its_own(spoken, monkeypatch):
+    job = replace(spoken.job, out=spoken.root / "two", drv_aud=(spoken.foreign, spoken.speech))
+    shutil.copytree(spoken.job.trials, job.trials)
+    painted = []
+
+    def paint(job, source, person, heard, folder, progress, name):
+        folder.mkdir()
+        painted.append((folder.name, name, round(heard[0].duration_s, 1)))
+        return folder
+
+    monkeypatch.setattr(command, "dubbing", paint)
+    with own_folders(spoken.root), listening() as said:
+        made = make_trials(job, silent)
+    assert [folder.name for folder in made] == ["last", "dubbing", "dubbing_2", "leakage"]
+    assert painted == [("dubbing_2", "dubbing, speech", 1.7)], "the first speech has been painted"
+    assert sum(text.endswith("is there already") for _, text in said) == 3
+    with pytest.raises(ConfigError, match="10 speeches, but 9"):
+        make_trials(replace(job, drv_aud=(spoken.foreign,) * 10), silent)
+    with pytest.raises(ConfigError, match="2 speeches, but 1"):
+        make_trials(replace(job, result=spoken.clip), silent)
 
 
 def test_a_result_stands_beside_every_reference_row(metrics):
@@ -351,7 +385,7 @@ def pictures(trial, name):
 
 @pytest.mark.slow
 def test_the_whole_clip_in_five_folds(spoken, tmp_path):
-    job = replace(spoken.job, out=tmp_path / "report", folds=True, drv_aud=None)
+    job = replace(spoken.job, out=tmp_path / "report", folds=True, drv_aud=())
     with own_folders(spoken.root), pytest.MonkeyPatch.context() as patch:
         patch.setattr(protocols, "LEAKAGE_S", 0.1)
         made = make_trials(job, silent)

@@ -64,6 +64,20 @@ def test_hands_and_the_edit_are_outlined(face):
     assert changed[top - 2 : top + 3, 25:55].any(axis=0).mean() > 0.8
 
 
+def test_a_hands_bones_and_points_are_drawn_where_they_are(face):
+    points = np.array([[[60.0 + 8 * (k % 5), 60.0 + 12 * (k // 5)] for k in range(21)]], np.float32)
+    hands = replace(face.hands, hand_rows=np.array([1]), hand_points=points)
+    before, after = drawn(face, 0), drawn(replace(face, hands=hands), 0)
+    changed = np.abs(after - before).max(axis=2) > 20
+    for x, y in points[0]:
+        assert changed[int(y), int(x)], (x, y)
+    middle = points[0, 7:9].mean(axis=0)  # of a bone
+    assert changed[int(middle[1]) - 1 : int(middle[1]) + 2, int(middle[0])].any()
+    away = changed.copy()
+    away[50:130, 50:105] = False
+    assert changed.sum() > 100 and not away.any()
+
+
 def test_the_line_says_who_judged_what_and_what_was_done(face):
     assert described(face, 1, 1) == "1 face 0 by nerf: jaw 42 % mouth 87 % covered, left alone: occluded"
     assert described(face, 2, 2) == "2 face 0 by nerf: jaw 0 % mouth 0 % covered, edited 25 %"

@@ -124,6 +124,37 @@ def test_where_the_video_lies_does_not_matter(source, person, judged):
     assert judged == [0]
 
 
-def test_a_clip_without_clean_frames_keeps_what_it_has(source, person, judged):
+def test_other_parts_of_the_clip_are_added_to_what_was_judged(source, person, judged):
+    judged_by_head(source, person, wanting(0), "cpu", silent)
+    made = judged_by_head(source, person, wanting(9), "cpu", silent)
+    assert judged == [0, 8] and made.occlusion.rows.tolist() == [0, 8]
+    judged_by_head(source, person, wanting(3, 12, 19), "cpu", silent)
+    assert judged == [0, 8, 16]
+    made = judged_by_head(source, person, wanting(5), "cpu", silent)
+    assert judged == [0, 8, 16] and (made.occlusion.evidence == OcclusionEvidence.NERF).all()
+    assert len(list(source.workspace.processed.glob("occlusion_nerf-*.npz"))) == 1
+
+
+def test_a_stretch_copied_before_a_kill_is_judged_when_it_is_asked_for(source, person, judged):
+    def killed(what, done, total):
+        if done == 16:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judged_by_head(source, person, wanting(9, 19), "cpu", killed)
+    made = judged_by_head(source, person, np.ones(COUNT, bool), "cpu", silent)
+    assert judged == [8, 0, 8, 16] and (made.occlusion.evidence == OcclusionEvidence.NERF).all()
+
+
+def test_what_nobody_can_judge_is_not_asked_again(source, person, judged):
+    source.coeffs.valid[:STRETCH] = False
+    judged_by_head(source, person, wanting(0, 9), "cpu", silent)
+    judged_by_head(source, person, wanting(0, 9), "cpu", silent)
+    assert judged == [8]
+
+
+def test_a_clip_without_clean_frames_keeps_what_it_has_and_says_so(source, person, judged, caplog):
     source.workspace.appearance.unlink()
     assert judged_by_head(source, person, wanting(0), "cpu", silent) is source and not judged
+    assert "face 0: its head does not judge what is in front, because" in caplog.text
+    assert "appearance.npz is not there" in caplog.text

@@ -80,7 +80,8 @@ def _first_of_row(row: TrialRow, count: int) -> TrialRow:
     points, depth, valid, scores = (
         getattr(row.landmarks, name)[:count] for name in ("points", "depth", "valid", "blendshapes")
     )
-    tables = {name: getattr(row, name) for name in ("driving_opening", "lower_face_px", "jaw_gap_px")}
+    names = ("driving_opening", "tracked_opening", "lower_face_px", "jaw_gap_px")
+    tables = {name: getattr(row, name) for name in names}
     return replace(
         row,
         landmarks=Landmarks2D(points, depth, valid, scores),

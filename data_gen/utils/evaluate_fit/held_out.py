@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.fitter import Clip, Fitter, cut
 from data_gen.utils.evaluate_fit.measures import (
     BLOCK_S,
@@ -21,6 +20,7 @@ from data_gen.utils.evaluate_fit.measures import (
     widest_open,
 )
 from data_gen.utils.evaluate_fit.tables import Column, Row, Table
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.commons.progress import Progress, silent
 from modules.structures.dataset import last_eleventh
 from modules.structures.face_coeffs import FaceModelCoeffs

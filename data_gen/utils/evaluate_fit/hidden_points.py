@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.evaluate_fit.alignment import angles_between
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.fitter import Clip, Fitter
 from data_gen.utils.evaluate_fit.measures import (
     REGIONS,
@@ -17,6 +16,7 @@ from data_gen.utils.evaluate_fit.measures import (
     visible_points,
 )
 from data_gen.utils.evaluate_fit.tables import Column, Row, Table
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.commons.progress import Progress, silent
 from modules.face_model.model import FaceModel
 from modules.structures.cameras import rotation_matrices

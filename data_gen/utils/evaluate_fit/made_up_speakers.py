@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.build_face_model.embedding import random_expression
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.mp_feature_extractors.face_landmarker import TASK_FILE, FaceLandmarker, region_of_landmarks
 from data_gen.utils.mp_feature_extractors.networks import load_network, pick_runtime
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.commons.workspace import MEDIAPIPE_DIR
 from modules.face_model.head_painter import HeadLook, HeadPainter
 from modules.face_model.model import FaceModel

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from data_gen.utils.evaluate_fit.alignment import HeadPath, Similarity, angles_between, scale_to
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.fitter import Fitter
 from data_gen.utils.evaluate_fit.made_up_speakers import MadeUpSpeaker, face_height_dm
 from data_gen.utils.evaluate_fit.measures import REGIONS, mean_measure, region_errors, relative_errors, visible_points
 from data_gen.utils.evaluate_fit.tables import Column, Row, Table
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.commons.progress import Progress, silent
 from modules.face_model.model import FaceModel
 from modules.structures.face_coeffs import FaceModelCoeffs

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.signal import detrend
 from scipy.spatial.transform import Rotation
 
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.fitter import Clip, Fitter
 from data_gen.utils.evaluate_fit.measures import frame_seconds
 from data_gen.utils.evaluate_fit.tables import Column, Row, Table
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.commons.progress import Progress, silent
 from modules.structures.cameras import CAMERA_DISTANCE, rotation_matrices
 from modules.structures.face_coeffs import FaceModelCoeffs

@@ -1,6 +1,7 @@
 """Build the set in a folder: base videos, their landmarks, and the sequences made of them. What is there is kept.
 
-Writes below ``folder``: ``base/<source>.mp4`` and ``base/<source>.points.npz``, ``<name>.mp4``, ``<name>.truth.npz``.
+Writes below ``folder``: ``base/<source>.mp4`` and ``base/<source>.points.npz``, ``<name>.mp4``, ``<name>.truth.npz``,
+and beside each video a ``.made_from`` that says what it depends on.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from data_gen.utils.evaluate_occlusion.specification import PAINTED_PREFIX, Sequ
 from data_gen.utils.evaluate_occlusion.truth import SequenceTruth
 from data_gen.utils.evaluate_occlusion.writing import write_base, write_sequence
 from modules.commons.errors import VideoReadError
+from modules.commons.hashing import file_sha256
 from modules.commons.progress import Progress
 from modules.face_model.model import FaceModel
 
 CLIP_SUFFIXES = (".mp4", ".mkv", ".mov")
-SET_SCHEMA = "occluder-set/1"
+SET_SCHEMA = "occluder-set/2"
 Landmarker = Callable[[Path], NDArray[np.float32]]
 """Landmarks ``[T, 478, 2]`` px of the most important face of a video."""
 
@@ -65,35 +67,35 @@ class SetBuilder:
             VideoReadError: a clip is missing or too short.
         """
         built = []
+        contents = {source: self._content(source) for source in {spec.source for spec in specs}}
         for number, spec in enumerate(specs):
             progress("sequences", number, len(specs))
             one = BuiltSequence(spec, self.folder / f"{spec.name}.mp4", self.folder / f"{spec.name}.truth.npz")
-            if not self._is_there(one):
-                base, points = self._base(spec)
+            made_from = fingerprint(spec, contents[spec.source])
+            if not (one.truth.is_file() and _is_of(one.video, made_from)):
+                base, points = self._base(spec, contents[spec.source])
                 write_sequence(spec, base, points, self.hand, self.folder)
-                self._note(one).write_text(fingerprint(spec))
+                _note(one.video).write_text(made_from)
             built.append(one)
         progress("sequences", len(specs), len(specs))
         return built
 
-    def _is_there(self, one: BuiltSequence) -> bool:
-        note = self._note(one)
-        return (
-            one.video.is_file() and one.truth.is_file() and note.is_file() and note.read_text() == fingerprint(one.spec)
-        )
+    def _content(self, source: str) -> str:
+        """What stands for the content of a source: the clip's hash, or the version of the painted face model."""
+        if source.startswith(PAINTED_PREFIX):
+            return self.face_model.version
+        return file_sha256(find_clip(self.clips, source))
 
-    def _note(self, one: BuiltSequence) -> Path:
-        return self.folder / f"{one.spec.name}.made_from"
-
-    def _base(self, spec: SequenceSpec) -> tuple[Path, NDArray[np.float32]]:
+    def _base(self, spec: SequenceSpec, content: str) -> tuple[Path, NDArray[np.float32]]:
         """The clean video of a sequence and its landmarks, made once for all sequences that share them."""
         part = f"{spec.source.replace(':', '_')}_{spec.start_s:g}_{spec.seconds:g}"
         video, table = self.folder / "base" / f"{part}.mp4", self.folder / "base" / f"{part}.points.npz"
-        if not (video.is_file() and table.is_file()):
+        if not (table.is_file() and _is_of(video, content)):
             video.parent.mkdir(parents=True, exist_ok=True)
             temporary = table.with_name(f".{table.stem}.tmp.npz")
             np.savez(temporary, points=self._made_base(spec, video))
             temporary.replace(table)
+            _note(video).write_text(content)
         with np.load(table, allow_pickle=False) as data:
             return video, data["points"]
 
@@ -117,7 +119,22 @@ def find_clip(clips: Path | None, name: str) -> Path:
     raise VideoReadError(f"{clips}: holds no clip {name}; name the folder of the clips with --clips")
 
 
-def fingerprint(spec: SequenceSpec) -> str:
-    """Changes when the sequence would be another one."""
-    text = json.dumps([SET_SCHEMA, asdict(spec)], sort_keys=True)
+def _note(video: Path) -> Path:
+    return video.with_suffix(".made_from")
+
+
+def _is_of(video: Path, made_from: str) -> bool:
+    """Whether a video is there and made of that."""
+    note = _note(video)
+    return video.is_file() and note.is_file() and note.read_text() == made_from
+
+
+def fingerprint(spec: SequenceSpec, content: str) -> str:
+    """Changes when the sequence would be another one.
+
+    Args:
+        spec: of the sequence.
+        content: stands for that of its source.
+    """
+    text = json.dumps([SET_SCHEMA, asdict(spec), content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

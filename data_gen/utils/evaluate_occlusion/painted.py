@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.made_up_speakers import RATE_HZ, SpeakerRanges, made_up_truth
 from data_gen.utils.evaluate_occlusion.specification import PAINTED_PREFIX
 from data_gen.utils.evaluate_occlusion.writing import BASE_QUALITY, COMMENT
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.face_model.head_painter import HeadLook, HeadPainter
 from modules.face_model.model import FaceModel
 from modules.video.rgb_video import rgb_frame, rgb_video_info

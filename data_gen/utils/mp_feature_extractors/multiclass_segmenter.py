@@ -1,15 +1,18 @@
 """Hair, skin of face and body, clothes and accessories through MediaPipe's multiclass selfie segmentation (256²).
 
-The file is optional: it is looked for beside the other networks and never fetched. Its input is RGB 0..1, squeezed to
-256² as MediaPipe does; its output is scores (logits), which become probabilities here.
+The file is optional: it is looked for beside the other networks and fetched only on request. Its input is RGB 0..1,
+squeezed to 256² as MediaPipe does; its output is scores (logits), which become probabilities here.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.networks import Runtime, load_network, pick_runtime
@@ -20,10 +23,35 @@ from modules.structures.segmentation import SelfieClass
 MULTICLASS_FILE = "selfie_multiclass_256x256.tflite"
 
 
+logger = logging.getLogger(__name__)
+
+
 def multiclass_file(models: Path = MEDIAPIPE_DIR) -> Path | None:
     """The network's file in a folder of models; None = it is not there."""
     path = models / MULTICLASS_FILE
     return path if path.is_file() else None
+
+
+def usable_runtime(preferred: Runtime, models: Path = MEDIAPIPE_DIR) -> Runtime:
+    """``preferred`` where it can run the network; else LiteRT, which the log then says.
+
+    Not all of LiteRT's operations are known in torch; the other networks' are.
+
+    Args:
+        preferred: what the other networks run on.
+        models: folder that holds the network.
+
+    Raises:
+        ModelFileError: torch cannot run it, and LiteRT is not installed.
+    """
+    try:
+        load_network(preferred, models / MULTICLASS_FILE)
+    except ModelFileError as error:
+        if preferred.extractor == "litert" or importlib.util.find_spec("ai_edge_litert") is None:
+            raise
+        logger.info("the multiclass segmentation runs on LiteRT: %s", error)
+        return Runtime("litert", torch.device("cpu"), preferred.threads)
+    return preferred
 
 
 class ClassSegmenter:
@@ -41,7 +69,8 @@ class ClassSegmenter:
         path = models / MULTICLASS_FILE
         if not path.is_file():
             raise ModelFileError(
-                f"model file {path} is missing; put MediaPipe's multiclass selfie segmentation there by hand"
+                f"model file {path} is missing; run `bash scripts/download_models.sh selfie_multiclass` to fetch "
+                "MediaPipe's multiclass selfie segmentation"
             )
         self._path = path
         self._model = load_network(runtime or pick_runtime(), path)

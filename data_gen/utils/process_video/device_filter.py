@@ -1,40 +1,51 @@
-"""``occlusion_filter`` on tensors: messages along flow and the guided filter. Flow itself is found on the CPU."""
+"""``occlusion_filter`` on tensors, for batches of frames: messages along flow and the guided filter.
+
+Flow itself is found on the CPU. Only messages from the frames before go frame by frame: those from the frames after
+come from a few frames alone, so that each of their steps is made for all frames of a batch at once.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from data_gen.utils.process_video.device_pictures import Filters, looked_up
-from data_gen.utils.process_video.occlusion_filter import BELIEF_BLUR_PX, PAIRS, FilterConfig, Flow, FlowFinder
+from data_gen.utils.process_video.occlusion_filter import BELIEF_BLUR_PX, PAIRS, FilterConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DeviceLink:
-    """``Link`` on a device: places ``[S, S, 2]`` as ``Filters.places`` gives them, and belief ``[S, S]``."""
+class DeviceLinks:
+    """``Link`` of N frames: places ``[N, S, S, 2]`` as ``Filters.places`` gives them, and belief ``[N, S, S]``."""
 
     places: Tensor
     belief: Tensor
 
     @classmethod
-    def of(cls, flow: Flow, rgb: Tensor, other_rgb: Tensor, mismatch: float, filters: Filters) -> DeviceLink:
-        """See ``Link.of``."""
-        places = filters.places(torch.from_numpy(flow).to(rgb.device, non_blocking=True))
-        away = (looked_up(other_rgb, places) - rgb).abs().amax(dim=0)
+    def of(cls, flow: Tensor, rgb: Tensor, other_rgb: Tensor, mismatch: float, filters: Filters) -> DeviceLinks:
+        """See ``Link.of``; flow is ``[N, S, S, 2]`` px, pictures are ``[N, 3, S, S]``."""
+        places = filters.places(flow)
+        away = (looked_up(other_rgb, places) - rgb).abs().amax(dim=1)
         return cls(places, (-(filters.gaussian(away, BELIEF_BLUR_PX) / mismatch).square()).exp())
 
+    def __getitem__(self, which: slice) -> DeviceLinks:
+        return DeviceLinks(self.places[which], self.belief[which])
+
+    def where(self, believed: Tensor) -> DeviceLinks:
+        """Those of frames ``believed``, 0 or 1 ``[N]``; the others lead nowhere."""
+        return DeviceLinks(self.places, self.belief * believed[:, None, None])
+
+    def followed_by(self, others: DeviceLinks) -> DeviceLinks:
+        """These and the others."""
+        return DeviceLinks(torch.cat([self.places, others.places]), torch.cat([self.belief, others.belief]))
+
     def message(self, log_odds: Tensor, config: FilterConfig) -> Tensor:
-        """See ``Link.message``."""
+        """See ``Link.message``; ``[N, S, S]``."""
         stationary = log(config.appear / config.vanish)
-        there = looked_up((log_odds + stationary)[None], self.places)[0]
+        there = looked_up((log_odds + stationary)[:, None], self.places)[:, 0]
         return (transition(there, config.appear, config.vanish) - stationary) * self.belief
 
 
@@ -45,63 +56,98 @@ def transition(log_odds: Tensor, appear: float, vanish: float) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Held:
-    """A frame on its way, see ``occlusion_filter``."""
+class Batch:
+    """Frames that follow each other, on their way into the filter.
 
-    index: int
+    Attributes:
+        evidence: ``[N, S, S]`` log-odds of each frame alone.
+        rgb: ``[N, 3, S, S]`` 0..1.
+        back: ``[N, S, S, 2]`` px, flow to the frame before, and ``ahead`` from there to the frame.
+        joined: float32 ``[N]``, 1 where a frame goes on what was before, 0 after a cut and for the very first frame;
+            flow must be finite even there.
+    """
+
     evidence: Tensor
     rgb: Tensor
-    grey: NDArray[np.uint8]
+    back: Tensor
+    ahead: Tensor
+    joined: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    """Frames on their way, see ``occlusion_filter``: own evidence and messages from before ``[N, S, S]``, pictures."""
+
+    own: Tensor
+    rgb: Tensor
     before: Tensor
+    ahead: DeviceLinks
+
+    def __getitem__(self, which: slice) -> _Held:
+        return _Held(self.own[which], self.rgb[which], self.before[which], self.ahead[which])
+
+    def followed_by(self, later: _Held) -> _Held:
+        """These frames and those after them."""
+        own, rgb = torch.cat([self.own, later.own]), torch.cat([self.rgb, later.rgb])
+        return _Held(own, rgb, torch.cat([self.before, later.before]), self.ahead.followed_by(later.ahead))
 
 
 class DeviceTemporalFilter:
-    """``TemporalFilter`` on a device."""
+    """``TemporalFilter`` on a device, batch by batch."""
 
     def __init__(self, config: FilterConfig, filters: Filters) -> None:
         self.config, self._filters = config, filters
-        self._flow = FlowFinder()
-        self._held: deque[_Held] = deque()
-        self._links_ahead: deque[DeviceLink] = deque()
+        self._held: _Held | None = None
 
-    def push(
-        self, index: int, evidence: Tensor, rgb: Tensor, grey: NDArray[np.uint8], *, fresh: bool
-    ) -> Iterator[tuple[int, Tensor]]:
-        """See ``TemporalFilter.push``; ``rgb`` is ``[3, S, S]`` 0..1, ``grey`` the same for the CPU."""
-        if fresh:
-            yield from self.finish()
-        own = evidence * self.config.trust
-        before = torch.zeros_like(own)
-        if self._held:
-            last = self._held[-1]
-            back, ahead = self._flow.found(grey, last.grey), self._flow.found(last.grey, grey)
-            before = self._link(back, rgb, last.rgb).message(last.before + last.evidence, self.config)
-            self._links_ahead.append(self._link(ahead, last.rgb, rgb))
-        self._held.append(_Held(index, own, rgb, grey, before))
-        if len(self._held) > self.config.look_ahead:
-            yield self._finish_oldest()
+    def push(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Take frames.
 
-    def finish(self) -> Iterator[tuple[int, Tensor]]:
-        """The frames still held."""
-        while self._held:
-            yield self._finish_oldest()
+        Returns:
+            Log-odds ``[K, S, S]`` and pictures ``[K, 3, S, S]`` of the K oldest frames: all but ``look_ahead``.
+        """
+        own = batch.evidence * self.config.trust
+        last = batch.rgb[:1] if self._held is None else self._held.rgb[-1:]
+        previous = torch.cat([last, batch.rgb[:-1]])
+        links = DeviceLinks.of(
+            torch.cat([batch.back, batch.ahead]), torch.cat([batch.rgb, previous]), torch.cat([previous, batch.rgb]),
+            self.config.mismatch, self._filters,
+        ).where(batch.joined.repeat(2))  # fmt: skip
+        back, ahead = links[: len(own)], links[len(own) :]
+        new = _Held(own, batch.rgb, self._from_before(own, back), ahead)
+        self._held = new if self._held is None else self._held.followed_by(new)
+        return self._oldest(max(len(self._held.own) - self.config.look_ahead, 0))
 
-    def _finish_oldest(self) -> tuple[int, Tensor]:
-        after = torch.zeros_like(self._held[0].evidence)
-        for position in range(len(self._held) - 1, 0, -1):
-            after = self._links_ahead[position - 1].message(after + self._held[position].evidence, self.config)
-        frame = self._held.popleft()
-        if self._links_ahead:
-            self._links_ahead.popleft()
-        return frame.index, frame.before + frame.evidence + after
+    def finish(self) -> tuple[Tensor, Tensor] | None:
+        """The frames still held, as ``push`` gives them, if there are any."""
+        return None if self._held is None else self._oldest(len(self._held.own))
 
-    def _link(self, flow: Flow, rgb: Tensor, other_rgb: Tensor) -> DeviceLink:
-        return DeviceLink.of(flow, rgb, other_rgb, self.config.mismatch, self._filters)
+    def _from_before(self, own: Tensor, back: DeviceLinks) -> Tensor:
+        """Messages ``[N, S, S]`` of all frames before each."""
+        carried = torch.zeros_like(own[:1]) if self._held is None else (self._held.before + self._held.own)[-1:]
+        messages = []
+        for index in range(len(own)):
+            message = back[index : index + 1].message(carried, self.config)
+            messages.append(message)
+            carried = message + own[index : index + 1]
+        return torch.cat(messages)
+
+    def _oldest(self, count: int) -> tuple[Tensor, Tensor]:
+        assert self._held is not None
+        held, after = self._held, torch.zeros_like(self._held.own)
+        ahead = held.ahead[1:]
+        for _ in range(self.config.look_ahead if len(after) > 1 else 0):
+            after = torch.cat([ahead.message((after + held.own)[1:], self.config), torch.zeros_like(after[:1])])
+        self._held = held[count:] if count < len(after) else None
+        return (held.before + held.own + after)[:count], held.rgb[:count]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceGuide:
-    """``Guide`` on a device: planes and their means ``[3, S, S]``, inverse ``[3, 3, S, S]``, and window's radius."""
+    """``Guide`` of N frames on a device.
+
+    Attributes:
+        planes, means: ``[N, 3, S, S]``. inverse: ``[N, 3, 3, S, S]``. radius: of the window. filters: of the device.
+    """
 
     planes: Tensor
     means: Tensor
@@ -111,32 +157,37 @@ class DeviceGuide:
 
     @classmethod
     def of(cls, rgb: Tensor, radius: int, softness: float, filters: Filters) -> DeviceGuide:
-        """See ``Guide.of``; ``rgb`` is ``[3, S, S]`` 0..1."""
-        first, second = (list(side) for side in zip(*PAIRS, strict=True))
+        """See ``Guide.of``; ``rgb`` is ``[N, 3, S, S]`` 0..1."""
         side = 2 * radius + 1
         means = filters.box(rgb, side, cv2.BORDER_REFLECT)
-        moments = filters.box(rgb[first] * rgb[second], side, cv2.BORDER_REFLECT) - means[first] * means[second]
+        products, squares = (torch.stack([p[:, i] * p[:, j] for i, j in PAIRS]) for p in (rgb, means))
+        moments = filters.box(products, side, cv2.BORDER_REFLECT) - squares
         return cls(rgb, means, _inverted(moments, softness**2), radius, filters)
 
+    def of_frames(self, which: Tensor) -> DeviceGuide:
+        """Those of frames ``which``, int64 ``[K]``."""
+        return DeviceGuide(self.planes[which], self.means[which], self.inverse[which], self.radius, self.filters)
+
     def refined(self, values: Tensor, fine: Tensor) -> Tensor:
-        """See ``Guide.refined``; ``fine`` is ``[3, L, L]`` 0..1."""
+        """See ``Guide.refined``; ``values`` is ``[N, S, S]``, ``fine`` ``[N, 3, L, L]`` 0..1."""
+        values = values[:, None]
         mean = self._mean(values)
         right = self._mean(self.planes * values) - self.means * mean
-        slopes = (self.inverse * right).sum(dim=1)
-        offset = mean - (slopes * self.means).sum(dim=0)
-        linear = self.filters.enlarged(self._mean(torch.cat([slopes, offset[None]])), fine.shape[-1])
-        return (linear[:3] * fine).sum(dim=0) + linear[3]
+        slopes = (self.inverse * right[:, None]).sum(dim=2)
+        offset = mean - (slopes * self.means).sum(dim=1, keepdim=True)
+        linear = self.filters.enlarged(self._mean(torch.cat([slopes, offset], dim=1)), fine.shape[-1])
+        return (linear[:, :3] * fine).sum(dim=1) + linear[:, 3]
 
     def _mean(self, planes: Tensor) -> Tensor:
         return self.filters.box(planes, 2 * self.radius + 1, cv2.BORDER_REFLECT)
 
 
 def _inverted(moments: Tensor, ridge: float) -> Tensor:
-    """See ``occlusion_filter.inverted``: ``[3, 3, S, S]`` of moments ``[6, S, S]``."""
+    """See ``occlusion_filter.inverted``: ``[N, 3, 3, S, S]`` of moments ``[6, N, S, S]``."""
     xx, xy, xz, yy, yz, zz = moments.unbind()
     xx, yy, zz = xx + ridge, yy + ridge, zz + ridge
     c00, c01, c02 = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     c11, c12, c22 = xx * zz - xz * xz, xz * xy - xx * yz, xx * yy - xy * xy
     scale = 1 / (xx * c00 + xy * c01 + xz * c02).clamp(min=ridge**3)
-    cofactors = torch.stack([c00, c01, c02, c01, c11, c12, c02, c12, c22]) * scale
-    return cofactors.unflatten(0, (3, 3))
+    cofactors = torch.stack([c00, c01, c02, c01, c11, c12, c02, c12, c22], dim=1) * scale[:, None]
+    return cofactors.unflatten(1, (3, 3))

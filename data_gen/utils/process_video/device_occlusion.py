@@ -1,24 +1,26 @@
 """``occlusion_pass`` with its maths on a GPU: the same steps and numbers, masks equal but for rounding.
 
-What is not worth a GPU stays on the CPU: outlines of face and hands, the sixty-four pixels square that exposure is
-matched in, optical flow, and which connected parts are objects. The device is waited for twice a frame.
+Frames are judged in batches: a GPU is done with one frame's step before the next could be launched. What is not worth a
+GPU is done by a few threads on the CPU: outlines of face and hands, optical flow (ahead), and which connected parts are
+objects. The device is waited for twice a batch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_gen.utils.process_video.device_evidence import DeviceColours, DeviceExpected, DeviceWeighing
-from data_gen.utils.process_video.device_filter import DeviceGuide, DeviceTemporalFilter
+from data_gen.utils.process_video.device_evidence import DeviceColours, DeviceExpected, DeviceWeighing, counted
+from data_gen.utils.process_video.device_exposure import DeviceExposure
+from data_gen.utils.process_video.device_filter import Batch, DeviceGuide, DeviceTemporalFilter
+from data_gen.utils.process_video.device_frames import DeviceFrames, FrameStage, HostFrame
 from data_gen.utils.process_video.device_pictures import Filters, largest, smallest
-from data_gen.utils.process_video.exposure_match import LEAST_GAIN, MOST_GAIN, exposure_gains
-from data_gen.utils.process_video.occlusion_filter import grey_of
+from data_gen.utils.process_video.frame_hints import FrameHints
 from data_gen.utils.process_video.occlusion_parts import (
     CALM_PX,
     FADE_PX,
@@ -30,146 +32,161 @@ from data_gen.utils.process_video.occlusion_parts import (
     MOST_REFINED,
     OFF,
     REACH_PX,
+    STEADY,
     STEEPNESS,
-    FaceParts,
     PassConfig,
     PassTables,
-    beside_hand,
-    exposure_weight,
-    face_parts,
-    inside_frame,
     objects_among,
-    settled_places,
-    soft_hand,
 )
-from modules.structures.expected_face import ExpectedFace, FaceExpectation
+from modules.commons.device import usable_cores
+from modules.structures.expected_face import FaceExpectation
 from modules.structures.masks import OcclusionMask
 
+BATCH_FRAMES = 16
+"""Frames judged together."""
+MOST_WORKERS = 4
+"""Threads of a pass at most; several passes may run side by side."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """What must be kept of a frame until its log-odds come back; ``on_device`` is the crop there."""
-
-    crop: NDArray[np.uint8]
-    on_device: Tensor
-    small: Tensor
-    settled: NDArray[np.bool_]
-    face: FaceParts
-    hand: NDArray[np.float32] | None
+Masks = list[tuple[int, OcclusionMask]]
 
 
 class DeviceRun:
-    """State of one pass on ``device``; see ``occlusion_pass``."""
+    """State of one pass on ``device``; see ``occlusion_pass``.
+
+    Args:
+        tables: of the whole clip.
+        expectation: predicts the clean face.
+        config: how masks are decided.
+        device: to judge on.
+        most: frames of a batch; masks do not depend on it.
+        hints: what else is evidence; None = nothing.
+    """
 
     def __init__(
-        self, tables: PassTables, expectation: FaceExpectation | None, config: PassConfig, device: torch.device
-    ) -> None:
-        self._tables, self._expectation, self._config, self._device = tables, expectation, config, device
+        self, tables: PassTables, expectation: FaceExpectation | None, config: PassConfig, device: torch.device,
+        most: int = BATCH_FRAMES, hints: FrameHints | None = None,
+    ) -> None:  # fmt: skip
+        self._tables, self._expectation, self._config, self._hints = tables, expectation, config, hints or FrameHints()
+        self._device, self._most = device, most
         self._filters = Filters(device)
+        self._exposure = DeviceExposure(self._filters)
         self._filter = DeviceTemporalFilter(config.filter, self._filters)
         self._colours = DeviceColours.nothing(device)
-        self._seen: dict[int, _Seen] = {}
+        self._pool = ThreadPoolExecutor(min(MOST_WORKERS, usable_cores()))
+        self._stage = FrameStage(tables, config, most, device, self._pool)
+        self._held: deque[HostFrame] = deque()
         self._starts = set(tables.shot_starts.tolist())
 
     @torch.no_grad()
-    def push(self, row: int, crop: NDArray[np.uint8]) -> list[tuple[int, OcclusionMask]]:
+    def push(self, row: int, crop: NDArray[np.uint8]) -> Masks:
         """Take a frame; returns what is finished."""
-        size, fresh = self._config.working_size, row in self._starts
-        reduced = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-        small = reduced.astype(np.float32) / np.float32(255)
-        if fresh:
-            self._colours = DeviceColours.nothing(self._device)
-        evidence, seen = self._judge(row, crop, small)
-        self._seen[row] = seen
-        done = self._filter.push(row, evidence, seen.small, grey_of(small), fresh=fresh)
-        return [(index, self._mask(index, log_odds)) for index, log_odds in done]
+        expected = None if self._expectation is None else self._expectation.at(row, self._config.working_size)
+        hinted = self._hints.at(row, crop, self._tables, self._config)
+        self._stage.add(row, crop, expected, hinted, fresh=row in self._starts)
+        return self._judged_batch() if len(self._stage) == self._most else []
 
     @torch.no_grad()
-    def finish(self) -> list[tuple[int, OcclusionMask]]:
-        """The frames still held."""
-        return [(done, self._mask(done, log_odds)) for done, log_odds in self._filter.finish()]
+    def finish(self) -> Masks:
+        """The frames still held; the run is over."""
+        done = self._judged_batch() if len(self._stage) else []
+        rest = self._filter.finish()
+        if rest is not None:
+            done += self._masks(*rest)
+        self._pool.shutdown()
+        return done
 
-    def _judge(self, row: int, crop: NDArray[np.uint8], small: NDArray[np.float32]) -> tuple[Tensor, _Seen]:
-        """Log-odds of one frame, without prior, and what is kept of it."""
-        config, size = self._config, self._config.working_size
-        hand, face = soft_hand(self._tables.hands, row, size), face_parts(self._tables, row, size)
-        picture = self._planes(small)
-        expected = None if self._expectation is None else self._expectation.at(row, size)
-        if expected is None:
-            settled, known = np.ones((size, size), bool), None
-            odds = torch.full((size, size), 0.0 if hand is not None else -1.0, device=self._device)
-        else:
-            expected = replace(expected, known=expected.known * inside_frame(self._tables.metadata, row, size))
-            settled = settled_places(expected, config) & ~face.lips
-            matched = self._matched(expected, small, hand)
-            odds, known = self._with_colours(picture, matched, settled & face.near, beside_hand(hand)), matched.known
-        if hand is not None:
-            odds = odds + self._hand_log_odds(self._put(hand), known)
-        return odds, _Seen(crop, self._put(crop), picture, settled, face, hand)
+    def _judged_batch(self) -> Masks:
+        """Judge what was prepared; returns what is finished."""
+        frames, on_device = self._stage.sent()
+        self._held.extend(frames)
+        evidence = self._evidence(on_device)
+        batch = Batch(evidence, on_device.rgb, on_device.back, on_device.ahead, on_device.joined.to(torch.float32))
+        return self._masks(*self._filter.push(batch))
 
-    def _matched(
-        self, expected: ExpectedFace, small: NDArray[np.float32], hand: NDArray[np.float32] | None
-    ) -> DeviceExpected:
-        """The expectation in the exposure of the picture."""
-        rgb = self._planes(expected.rgb)
-        gains = exposure_gains(expected.rgb, small, expected.spread, exposure_weight(expected, hand))
-        if gains is not None:
-            field = self._filters.enlarged(self._planes(gains), rgb.shape[-1])
-            rgb = rgb * field.clamp(LEAST_GAIN, MOST_GAIN)
-        return DeviceExpected(rgb, self._put(expected.spread), self._put(expected.known))
+    def _evidence(self, frames: DeviceFrames) -> Tensor:
+        """Log-odds ``[N, S, S]`` of each frame, without prior."""
+        judged, handled = frames.judged[:, None, None], frames.handled[:, None, None]
+        odds = torch.where(judged, self._with_colours(frames), torch.where(handled, 0.0, -1.0))
+        hands = self._config.hand_log_odds * (2 * frames.hand - 1)
+        elsewhere = frames.expected.known - 1
+        handed = torch.where(handled, torch.where(frames.hand > HAND_FAINT, hands, elsewhere), 0.0)
+        return odds + handed + frames.hinted
 
-    def _with_colours(
-        self,
-        picture: Tensor,
-        expected: DeviceExpected,
-        settled: NDArray[np.bool_],
-        beside: NDArray[np.float32] | None,
-    ) -> Tensor:
+    def _matched(self, frames: DeviceFrames) -> DeviceExpected:
+        """The expectations in the exposure of the pictures."""
+        expected = frames.expected
+        weight = expected.known * (expected.spread < STEADY) * (1 - frames.hand)
+        rgb = self._exposure.matched(expected.rgb, frames.rgb, expected.spread, weight)
+        return DeviceExpected(rgb, expected.spread, expected.known)
+
+    def _with_colours(self, frames: DeviceFrames) -> Tensor:
         """Photometric log-odds; sure places teach what occluders look like, and are looked at again with that.
 
         Both outcomes are made, so that nobody waits to know whether there was anything sure.
         """
-        config, filters = self._config, self._filters
-        near_hand = None if beside is None else self._put(beside)
-        weighing = DeviceWeighing.of(picture, expected, config.evidence, near_hand, filters)
-        odds = weighing.log_odds()
-        sure = self._put(settled) & (filters.box(odds, CALM_PX) > config.sure)
-        taught = (sure.sum() >= config.least_area) | (self._colours.trust >= FORGOTTEN)
-        colours = self._colours.updated_by(weighing.bins[0], sure)
-        self._colours = replace(colours, counts=torch.where(taught, colours.counts, self._colours.counts))
+        config, filters, expected = self._config, self._filters, self._matched(frames)
+        weighing = DeviceWeighing.of(frames.rgb, expected, config.evidence, frames.beside, filters)
+        odds, bins = weighing.log_odds(), weighing.bins[:, 0]
+        calm = filters.box(odds, CALM_PX) > config.sure
+        sure = frames.teaching & calm & frames.judged[:, None, None]
+        colours, taught = self._learnt(counted(bins, sure, filters), frames, sure.flatten(1).sum(dim=1))
         again = weighing.log_odds(colours)
         near = filters.gaussian(largest(sure.to(torch.float32), REACH_PX), FADE_PX)
-        beyond = (1 - expected.known) * colours.log_odds_of(weighing.bins[0])
-        return torch.where(taught, odds + near * (torch.maximum(again, odds) - odds + beyond), odds)
+        beyond = (1 - expected.known) * colours.log_odds_of(bins)
+        told = odds + near * (torch.maximum(again, odds) - odds + beyond)
+        return torch.where(taught[:, None, None], told, odds)
 
-    def _hand_log_odds(self, hand: Tensor, known: Tensor | None) -> Tensor:
-        """What a soft hand says, see ``occlusion_pass``."""
-        elsewhere = hand.new_tensor(-1.0) if known is None else known - 1
-        return torch.where(hand > HAND_FAINT, self._config.hand_log_odds * (2 * hand - 1), elsewhere)
+    def _learnt(self, fresh: Tensor, frames: DeviceFrames, sure: Tensor) -> tuple[DeviceColours, Tensor]:
+        """Colours of things ``[N, B ** 3]`` as known in each frame, and in which frames (bool ``[N]``) they are used.
 
-    def _mask(self, row: int, log_odds: Tensor) -> OcclusionMask:
-        """Objects among the filtered log-odds of a frame, refined at the crop's size."""
-        seen, config = self._seen.pop(row), self._config
-        guide = DeviceGuide.of(seen.small, config.guide_radius, config.guide_softness, self._filters)
-        smooth = guide.refined(log_odds + config.prior, seen.small)
-        objects = objects_among(smooth.cpu().numpy(), seen.settled, seen.face, seen.hand, config)
-        values = np.zeros(seen.crop.shape[:2], np.float32)
-        if objects.any():
-            values = self._refined(smooth, self._put(objects), guide, seen.on_device).cpu().numpy()
-        return OcclusionMask(values, "crop", np.zeros((0, 21, 2), np.float32))
+        Args:
+            fresh: ``[N, B ** 3]`` what each frame adds.
+            frames: of this batch.
+            sure: ``[N]`` how many pixels say so.
+        """
+        enough, joined = (sure >= self._config.least_area)[:, None], frames.joined.to(torch.float32)[:, None, None]
+        used, taught = [], []
+        for index in range(len(fresh)):
+            before = DeviceColours(self._colours.counts * joined[index])
+            learns = enough[index] | (before.trust >= FORGOTTEN)
+            learns = learns & frames.judged[index]
+            after = before.followed_by(fresh[index : index + 1])
+            self._colours = DeviceColours(torch.where(learns, after.counts, before.counts))
+            used.append(after.counts)
+            taught.append(learns)
+        return DeviceColours(torch.cat(used)), torch.cat(taught)
 
-    def _refined(self, smooth: Tensor, objects: Tensor, guide: DeviceGuide, crop: Tensor) -> Tensor:
-        """Soft mask ``[L, L]`` 0..1 of ``objects`` ``[S, S]`` at the crop's size."""
+    def _masks(self, log_odds: Tensor, rgb: Tensor) -> Masks:
+        """Objects among the filtered log-odds of the oldest frames, refined at the crop's size."""
+        config, frames = self._config, [self._held.popleft() for _ in range(len(log_odds))]
+        if not frames:
+            return []
+        guide = DeviceGuide.of(rgb, config.guide_radius, config.guide_softness, self._filters)
+        smooth = guide.refined(log_odds + config.prior, rgb)
+        objects = list(self._pool.map(self._objects, smooth.cpu().numpy(), frames))
+        found = [index for index, there in enumerate(objects) if there.any()]
+        values = [np.zeros(frame.crop.shape[:2], np.float32) for frame in frames]
+        if found:
+            kept = torch.tensor(found, device=self._device)
+            crops = self._put(np.stack([frames[index].crop for index in found]))
+            there = self._put(np.stack([objects[index] for index in found]))
+            fine = self._refined(smooth[kept], there, guide.of_frames(kept), crops).cpu().numpy()
+            for index, mask in zip(found, fine, strict=True):
+                values[index] = mask
+        hands = np.zeros((0, 21, 2), np.float32)
+        return [(frame.row, OcclusionMask(v, "crop", hands)) for frame, v in zip(frames, values, strict=True)]
+
+    def _objects(self, smooth: NDArray[np.float32], frame: HostFrame) -> NDArray[np.float32]:
+        return objects_among(smooth, frame.settled, frame.face, frame.hand, self._config)
+
+    def _refined(self, smooth: Tensor, objects: Tensor, guide: DeviceGuide, crops: Tensor) -> Tensor:
+        """Soft masks ``[N, L, L]`` 0..1 of ``objects`` ``[N, S, S]`` at the size of ``crops`` ``[N, L, L, 3]``."""
         least = torch.where(smallest(objects, INNER_PX) > 0, FILLED, OFF)
         held = torch.where(objects > 0, torch.maximum(smooth, least), OFF)
-        fine = guide.refined(held, crop.permute(2, 0, 1).to(torch.float32) / 255)
+        fine = guide.refined(held, crops.movedim(-1, 1).to(torch.float32) / 255)
         values = (STEEPNESS * fine.clamp(-MOST_REFINED, MOST_REFINED)).sigmoid()
-        grown = self._filters.enlarged(objects, crop.shape[0])
+        grown = self._filters.enlarged(objects, crops.shape[1])
         return (torch.where(values < FAINT, 0.0, values) * grown).clamp(0, 1)
 
     def _put(self, values: NDArray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
-
-    def _planes(self, picture: NDArray[np.float32]) -> Tensor:
-        """``[3, S, S]`` of ``[S, S, 3]``."""
-        return self._put(picture).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(values).to(self._device)

@@ -1,7 +1,7 @@
 """OpenCV's linear filters as matrices on a device: what a filter does to rows and columns is asked of OpenCV itself.
 
 ``A @ picture @ Aᵀ`` filters along both axes, borders included, in full precision on any device; at the sizes that masks
-are judged at, two products of matrices are one small step for a GPU.
+are judged at, two products of matrices are one small step for a GPU. Pictures come in batches ``[..., S, S]``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 import cv2
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,8 +20,12 @@ class Filters:
     """Filters for planes ``[..., S, S]`` on one device; their matrices are made when first asked for."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._matrices: dict[Hashable, Tensor] = {}
+        self.device = device
+        self._kept: dict[Hashable, Tensor] = {}
+
+    def constant(self, values: float | tuple) -> Tensor:
+        """float32 of numbers or nested tuples of them, sent once: each sending would wait for the device."""
+        return self._once(("constant", values), lambda: values)
 
     def gaussian(self, planes: Tensor, sigma: float) -> Tensor:
         """``cv2.GaussianBlur(planes, (0, 0), sigma)`` of float32."""
@@ -41,27 +46,38 @@ class Filters:
 
     def enlarged(self, planes: Tensor, size: int) -> Tensor:
         """``cv2.resize(planes, (size, size), interpolation=cv2.INTER_LINEAR)``."""
+        return self._resized(planes, size, cv2.INTER_LINEAR)
+
+    def reduced(self, planes: Tensor, size: int) -> Tensor:
+        """``cv2.resize(planes, (size, size), interpolation=cv2.INTER_AREA)``."""
+        return self._resized(planes, size, cv2.INTER_AREA)
+
+    def places(self, flow: Tensor) -> Tensor:
+        """Where ``flow`` ``[..., S, S, 2]`` px leads to, as ``looked_up`` wants it."""
+        size = flow.shape[-2]
+        line = np.arange(size, dtype=np.float32)
+        grid = self._once(("grid", size), lambda: np.stack(np.meshgrid(line, line), axis=-1))
+        return (flow + grid) * (2 / (size - 1)) - 1
+
+    def _resized(self, planes: Tensor, size: int, how: int) -> Tensor:
         own = planes.shape[-1]
         if own == size:
             return planes
-        grow = self._made(("size", size), own, lambda eye: cv2.resize(eye, (own, size), interpolation=cv2.INTER_LINEAR))
-        return self._both(planes, grow)
-
-    def places(self, flow: Tensor) -> Tensor:
-        """Where ``flow`` ``[S, S, 2]`` px leads to, as ``looked_up`` wants it."""
-        line = torch.arange(flow.shape[0], dtype=torch.float32, device=flow.device)
-        there = flow + torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
-        return there * (2 / (flow.shape[0] - 1)) - 1
+        return self._both(
+            planes,
+            self._made(("size", size, how), own, lambda eye: cv2.resize(eye, (own, size), interpolation=how)),
+        )
 
     def _both(self, planes: Tensor, matrix: Tensor) -> Tensor:
-        return matrix @ planes @ matrix.T
+        return matrix @ (planes @ matrix.T)
 
-    def _made(self, key: Hashable, size: int, work: Callable[[np.ndarray], cv2.typing.MatLike]) -> Tensor:
-        named = (key, size)
-        if named not in self._matrices:
-            made = np.asarray(work(np.eye(size, dtype=np.float32)), np.float32)
-            self._matrices[named] = torch.from_numpy(made).to(self._device)
-        return self._matrices[named]
+    def _made(self, key: Hashable, size: int, work: Callable[[np.ndarray], ArrayLike]) -> Tensor:
+        return self._once((key, size), lambda: work(np.eye(size, dtype=np.float32)))
+
+    def _once(self, key: Hashable, work: Callable[[], ArrayLike]) -> Tensor:
+        if key not in self._kept:
+            self._kept[key] = torch.from_numpy(np.array(work(), np.float32)).to(self.device)
+        return self._kept[key]
 
 
 def _along_columns(eye: np.ndarray, order: int) -> cv2.typing.MatLike:
@@ -71,15 +87,18 @@ def _along_columns(eye: np.ndarray, order: int) -> cv2.typing.MatLike:
 
 
 def looked_up(planes: Tensor, places: Tensor) -> Tensor:
-    """Planes ``[C, S, S]`` at ``Filters.places``, the border repeated: ``cv2.remap`` with ``INTER_LINEAR``."""
-    read = functional.grid_sample(planes[None], places[None], "bilinear", "border", align_corners=True)
-    return read[0]
+    """Planes ``[N, C, S, S]`` at ``Filters.places`` ``[N, S, S, 2]``, the border repeated.
+
+    ``cv2.remap`` with ``INTER_LINEAR`` of each picture by its own places.
+    """
+    return functional.grid_sample(planes, places, "bilinear", "border", align_corners=True)
 
 
 def largest(planes: Tensor, side: int) -> Tensor:
     """``cv2.dilate`` of planes ``[..., S, S]`` with a square of odd ``side``."""
-    flat = planes.reshape(-1, 1, *planes.shape[-2:])
-    return functional.max_pool2d(flat, side, stride=1, padding=side // 2).reshape(planes.shape)
+    flat, reach = planes.reshape(-1, 1, *planes.shape[-2:]), side // 2
+    across = functional.max_pool2d(flat, (1, side), stride=1, padding=(0, reach))
+    return functional.max_pool2d(across, (side, 1), stride=1, padding=(reach, 0)).reshape(planes.shape)
 
 
 def smallest(planes: Tensor, side: int) -> Tensor:
@@ -88,12 +107,14 @@ def smallest(planes: Tensor, side: int) -> Tensor:
 
 
 def median(values: Tensor, where: Tensor | None = None) -> Tensor:
-    """``np.median`` of each row of ``[K, N]``, of the values ``where`` ``[N]`` alone; the device is not waited for."""
-    if where is not None:
-        values = torch.where(where, values, torch.inf)
-        count = where.sum()
-    else:
-        count = torch.tensor(values.shape[-1], device=values.device)
-    ordered = values.sort(dim=-1).values
-    middle = torch.stack([(count - 1) // 2, count // 2]).clamp(min=0)
-    return ordered.index_select(-1, middle).mean(dim=-1)
+    """``np.median`` of each row of ``[..., N]``, of the values ``where`` (broadcast to them); nobody waits.
+
+    Rows without any such value give infinity.
+    """
+    if where is None:
+        ordered, count = values.sort(dim=-1).values, values.shape[-1]
+        return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2
+    ordered = torch.where(where, values, torch.inf).sort(dim=-1).values
+    count = where.sum(dim=-1, keepdim=True).expand(*values.shape[:-1], 1)
+    middle = torch.cat([(count - 1) // 2, count // 2], dim=-1).clamp(min=0)
+    return ordered.gather(-1, middle).mean(dim=-1)

@@ -13,9 +13,14 @@ MATCH_SIZE = 64
 LEAST_GAIN, MOST_GAIN = 0.4, 2.5
 LEAST_PIXELS = 50
 """Of that size; fewer cannot tell."""
-ROUNDS = 6
 TUKEY = 4.685
 """Tukey's biweight ends at this many spreads (95 % efficient for normal residuals)."""
+REACHES = tuple(TUKEY * max(1.0, 1.6 - 0.2 * turn) for turn in range(6))
+"""Spreads at which it ends in each round: the scale starts wide and narrows."""
+LEAST_EXPECTED = 0.02
+"""Least value that ratios are taken of."""
+WITNESSES = 1 / 12
+"""Neighbouring pixels err alike: so many of them are independent witnesses."""
 FIELD_STD = 0.04
 """How far gain is expected to vary over a face beyond its mean; a hand must not be explained as light."""
 
@@ -60,8 +65,8 @@ def exposure_gains(
     scale, chosen = _reduced(spread, size), _reduced(weight, size) > 0.5
     if chosen.sum() < LEAST_PIXELS:
         return None
-    terms = _terms(size)
-    squares = _squares(size)[chosen.ravel()]
+    terms = field_terms(size)
+    squares = field_squares(size)[chosen.ravel()]
     spreads = scale[chosen].astype(np.float64)
     gains = [_channel_gain(terms[chosen], squares, before[chosen, c], after[chosen, c], spreads) for c in range(3)]
     return (terms @ np.stack(gains, axis=1)).astype(np.float32)
@@ -81,13 +86,12 @@ def _channel_gain(
     """Coefficients ``[K]`` of one channel's gain, by pixels' terms ``[N, K]`` and their products ``[N, K²]``."""
     count = terms.shape[1]
     gain = np.zeros(count)
-    gain[0] = float(np.median(observed / np.maximum(expected, 0.02)))
+    gain[0] = float(np.median(observed / np.maximum(expected, LEAST_EXPECTED)))
     before, after = expected.astype(np.float64), observed.astype(np.float64)
-    lit, prior = before * before, np.diag([1e-6, *[FIELD_STD**-2 + 1e-6] * (count - 1)])
-    # neighbouring pixels err alike: 1/12 of them are independent witnesses
-    certain = 1 / (12 * spread * spread)
-    for turn in range(ROUNDS):
-        residual = (after - before * (terms @ gain)) / (spread * (TUKEY * max(1.0, 1.6 - 0.2 * turn)))
+    lit, prior = before * before, field_prior(count)
+    certain = WITNESSES / (spread * spread)
+    for reach in REACHES:
+        residual = (after - before * (terms @ gain)) / (spread * reach)
         weights = np.clip(1 - residual * residual, 0, None)
         weights *= weights * certain
         normal = ((weights * lit) @ squares).reshape(count, count) + prior
@@ -95,8 +99,13 @@ def _channel_gain(
     return np.asarray(gain, np.float64)
 
 
+def field_prior(count: int) -> NDArray[np.float64]:
+    """Inverse covariance ``[K, K]`` of a gain's coefficients before anything is seen: its mean is free."""
+    return np.diag([1e-6, *[FIELD_STD**-2 + 1e-6] * (count - 1)])
+
+
 @lru_cache(maxsize=4)
-def _terms(size: int) -> NDArray[np.float64]:
+def field_terms(size: int) -> NDArray[np.float64]:
     """1, x, y, x², xy, y² over a square in -1..1: ``[size, size, 6]``."""
     line = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(line, line)
@@ -104,7 +113,7 @@ def _terms(size: int) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=4)
-def _squares(size: int) -> NDArray[np.float64]:
+def field_squares(size: int) -> NDArray[np.float64]:
     """Products of any two of them: ``[size², 36]``."""
-    terms = _terms(size).reshape(size * size, -1)
+    terms = field_terms(size).reshape(size * size, -1)
     return (terms[:, :, None] * terms[:, None, :]).reshape(len(terms), -1)

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_gen.utils.process_video.landmark_surprise import SurpriseConfig
 from data_gen.utils.process_video.occlusion_evidence import EvidenceConfig
 from data_gen.utils.process_video.occlusion_filter import FilterConfig
 from data_gen.utils.process_video.picture_parts import connected_parts
+from data_gen.utils.process_video.segment_evidence import SegmentConfig
 from modules.structures.crops import CropMetadata, transform_points
 from modules.structures.expected_face import ExpectedFace
 from modules.structures.landmarks import FACE_OVAL, OUTER_LIP, Landmarks2D, face_height_px
@@ -64,6 +66,7 @@ class PassConfig:
         island_share: an object smaller than this share of the face must reach over the face's outline.
         hand_share: of an object that hands cover; then it is one, wherever it is.
         guide_radius, guide_softness: of the edge-aware smoothing, working px and 0..1.
+        evidence, filter, surprise, segment: of colours, time, strange landmarks and classes of pixels.
     """
 
     working_size: int = 256
@@ -79,6 +82,8 @@ class PassConfig:
     guide_softness: float = 0.02
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
+    surprise: SurpriseConfig = field(default_factory=SurpriseConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,30 +134,43 @@ def _count(labels: NDArray[np.intp], where: NDArray[np.bool_], count: int) -> ND
     return np.bincount(labels[where], minlength=count)
 
 
+def points_in_crop(tables: PassTables, row: int, size: int) -> NDArray[np.float64]:
+    """Landmarks ``[478, 2]`` of frame ``row`` in the pixels of its crop at ``[size, size]``."""
+    scale = size / tables.metadata.crop_size
+    return transform_points(tables.metadata.crop_from_frame(row), tables.landmarks.points[row]) * scale
+
+
 def face_parts(tables: PassTables, row: int, size: int) -> FaceParts:
     """Where face and lips are in the crop of frame ``row``; near and outside are everywhere without a face."""
     if not tables.landmarks.valid[row]:
         everywhere = np.ones((size, size), bool)
         return FaceParts(everywhere, everywhere, ~everywhere)
-    scale = size / tables.metadata.crop_size
-    points = transform_points(tables.metadata.crop_from_frame(row), tables.landmarks.points[row]) * scale
+    points = points_in_crop(tables, row, size)
     height = float(face_height_px(points))
     face, lips = (filled(points[list(ring)], (size, size)) for ring in (FACE_OVAL, OUTER_LIP))
     return FaceParts(_dilated(face, FACE_MARGIN * height), ~face, _dilated(lips, LIPS_MARGIN * height))
 
 
 def _dilated(where: NDArray[np.bool_], reach_px: float) -> NDArray[np.bool_]:
-    reach = max(1, round(reach_px))
+    return grown(where.astype(np.uint8), max(1, round(reach_px))) > 0
+
+
+def grown(values: NDArray, reach: int) -> NDArray:
+    """``cv2.dilate`` of values ``[S, S]`` from 0 on with a disc of radius ``reach`` px, made only where anything is."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    return np.asarray(cv2.dilate(where.astype(np.uint8), disc) > 0)
+    left, top, width, height = cv2.boundingRect((values > 0).astype(np.uint8))
+    made = np.zeros_like(values)
+    if width:
+        near = np.s_[max(top - reach, 0) : top + height + reach, max(left - reach, 0) : left + width + reach]
+        made[near] = cv2.dilate(values[near], disc)
+    return made
 
 
 def beside_hand(hand: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
     """1 just outside the outline of a soft hand ``[S, S]``, where its shadow falls, 0 on it and far away."""
     if hand is None:
         return None
-    reach = round(hand.shape[0] * SHADOW_REACH)
-    near = cv2.dilate(hand, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    near = grown(hand, round(hand.shape[0] * SHADOW_REACH))
     return np.asarray(np.clip(near - hand, 0, 1), np.float32)
 
 

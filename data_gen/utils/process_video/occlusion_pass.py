@@ -1,7 +1,8 @@
 """From crops, hands and an expected face to filtered occluder masks: one pass, a few frames behind.
 
-Per frame: match the exposure of the expected face, weigh it against the picture, add what hands say, smooth along
-edges; then carry evidence along flow from both sides, drop what is no object, and refine at the crop's own size.
+Per frame: match the exposure of the expected face, weigh it against the picture, add what hands, landmarks and classes
+say, smooth along edges; then carry evidence along flow from both sides, drop what is no object, and refine at the
+crop's own size.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from data_gen.utils.process_video.device_occlusion import DeviceRun
 from data_gen.utils.process_video.exposure_match import matched_exposure
+from data_gen.utils.process_video.frame_hints import FrameHints
 from data_gen.utils.process_video.occlusion_evidence import (
     OccluderColours,
     Weighing,
@@ -72,6 +74,7 @@ def occlusion_pass(
     expectation: FaceExpectation | None,
     config: PassConfig | None = None,
     device: torch.device | None = None,
+    hints: FrameHints | None = None,
 ) -> Iterator[tuple[int, OcclusionMask]]:
     """Masks (space "crop") of RGB crops, in order, a bounded number of frames later.
 
@@ -83,12 +86,13 @@ def occlusion_pass(
         expectation: predicts the clean face.
         config: how masks are decided.
         device: a GPU to do the maths on; None or the CPU = arrays.
+        hints: what else is evidence; None = nothing.
     """
     config = config or PassConfig()
     if device is None or device.type == "cpu":
-        run = _Run(tables, expectation, config)
+        run = _Run(tables, expectation, config, hints)
     else:
-        run = DeviceRun(tables, expectation, config, device)
+        run = DeviceRun(tables, expectation, config, device, hints=hints)
     for row, crop in crops:
         yield from run.push(row, crop)
     yield from run.finish()
@@ -97,8 +101,15 @@ def occlusion_pass(
 class _Run:
     """State of one pass."""
 
-    def __init__(self, tables: PassTables, expectation: FaceExpectation | None, config: PassConfig) -> None:
+    def __init__(
+        self,
+        tables: PassTables,
+        expectation: FaceExpectation | None,
+        config: PassConfig,
+        hints: FrameHints | None = None,
+    ) -> None:
         self._tables, self._expectation, self._config = tables, expectation, config
+        self._hints = hints or FrameHints()
         self._filter = TemporalFilter(config.filter)
         self._colours = OccluderColours()
         self._seen: dict[int, _Seen] = {}
@@ -138,6 +149,9 @@ class _Run:
             odds = self._with_colours(small, matched, settled & face.near, beside_hand(hand))
         if hand is not None:
             odds = odds + _hand_log_odds(hand, known, config)
+        hinted = self._hints.at(row, crop, self._tables, config)
+        if hinted is not None:
+            odds = odds + hinted
         return odds, _Seen(crop, small, settled, face, hand)
 
     def _with_colours(

@@ -14,7 +14,7 @@ from data_gen.utils.process_video.part_store import PartStore
 from modules.structures.crops import CropMetadata, transform_points
 from modules.structures.frames import Frame
 from modules.structures.landmarks import JAW_LINE, N_MEDIAPIPE, OUTER_LIP, Landmarks2D
-from modules.structures.masks import OcclusionEvidence, OcclusionTable, filled
+from modules.structures.masks import HAND_SHAPE, OcclusionEvidence, OcclusionTable, filled
 
 SAMPLES_PER_EDGE = 8
 """Places looked at between two points of the lips' outline."""
@@ -41,23 +41,35 @@ class TableRows:
         self._evidence = np.zeros(count, np.uint8)
         self._rows: list[int] = []
         self._masks: list[NDArray[np.uint8]] = []
+        self._hand_rows: list[int] = []
+        self._hands: list[NDArray[np.float32]] = []
 
     def wants(self, row: int) -> bool:
         """Whether clip row ``row`` belongs to the table and shows a face."""
         return self._first <= row < self._stop and bool(self._landmarks.valid[row])
 
-    def add(self, row: int, mask: NDArray[np.float32] | None, evidence: OcclusionEvidence) -> None:
+    def add(
+        self,
+        row: int,
+        mask: NDArray[np.float32] | None,
+        evidence: OcclusionEvidence,
+        hands: NDArray[np.float32] | None = None,
+    ) -> None:
         """Measure what covers the face of a clip row, in order; rows that are not wanted are passed over.
 
         Args:
             row: of the clip.
             mask: float32 ``[S, S]`` 0..1 over the crop, at any size; None when nothing was found.
             evidence: what it was judged by.
+            hands: ``[N, 21, 2]`` px of the frame; None = none were looked for.
         """
         if not self.wants(row):
             return
         place = row - self._first
         self._evidence[place] = evidence
+        for hand in () if hands is None else hands:
+            self._hand_rows.append(place)
+            self._hands.append(hand)
         if mask is None or not (mask > 0.5).any():
             return
         to_mask = np.diag([mask.shape[1] / self._metadata.crop_size, mask.shape[0] / self._metadata.crop_size, 1.0])
@@ -75,8 +87,17 @@ class TableRows:
         """What was collected."""
         size = self._mask_size
         masks = np.stack(self._masks) if self._masks else np.zeros((0, size, size), np.uint8)
-        rows = np.array(self._rows, dtype=np.int64)
-        return OcclusionTable(self._coverage, self._hidden, rows, masks, self._mouth, self._evidence)
+        hands = np.stack(self._hands) if self._hands else np.zeros((0, *HAND_SHAPE), np.float32)
+        return OcclusionTable(
+            coverage=self._coverage,
+            hidden=self._hidden,
+            rows=np.array(self._rows, dtype=np.int64),
+            masks=masks,
+            mouth=self._mouth,
+            evidence=self._evidence,
+            hand_rows=np.array(self._hand_rows, dtype=np.int64),
+            hand_points=hands.astype(np.float32),
+        )
 
 
 def occlusion_table(
@@ -102,7 +123,7 @@ def occlusion_table(
     for window in frame_occlusions(known, landmarks, detector):
         if made.wants(window.index):
             mask = None if window.values is None else window.over_crop(metadata).values
-            made.add(window.index, mask, OcclusionEvidence.HANDS)
+            made.add(window.index, mask, OcclusionEvidence.HANDS, window.hands)
     return made.table()
 
 
@@ -118,6 +139,8 @@ def join_occlusion(parts: PartStore, path: Path, mask_size: int) -> None:
         masks=np.broadcast_to(np.uint8(0), (len(rows), mask_size, mask_size)),  # no memory: only its shape counts
         mouth=np.concatenate([tables[start].mouth for start in starts]),
         evidence=np.concatenate([tables[start].evidence for start in starts]),
+        hand_rows=np.concatenate([tables[start].hand_rows + start for start in starts]),
+        hand_points=np.concatenate([tables[start].hand_points for start in starts]),
     )
     with OcclusionTable.writer(path, numbers) as writer:
         for start in starts:

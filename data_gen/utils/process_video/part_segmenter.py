@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.mp_feature_extractors.mp_segmenter import PersonSegmenter
-from data_gen.utils.mp_feature_extractors.multiclass_segmenter import ClassSegmenter
+from data_gen.utils.mp_feature_extractors.multiclass_segmenter import ClassSegmenter, usable_runtime
 from data_gen.utils.mp_feature_extractors.networks import Runtime
 from data_gen.utils.process_video.head_torso_segmenter import PartColours, head_torso_classes
 from modules.commons.workspace import MEDIAPIPE_DIR
@@ -51,7 +51,8 @@ class MulticlassSegmenter:
     """
 
     def __init__(self, runtime: Runtime | None = None, models: Path = MEDIAPIPE_DIR) -> None:
-        self._network = ClassSegmenter(models=models, runtime=runtime)
+        told = None if runtime is None else usable_runtime(runtime, models)
+        self._network = ClassSegmenter(models=models, runtime=told)
 
     def classes(self, rgb: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
         """See ``PartSegmenter``; landmarks are not looked at."""

@@ -5,25 +5,34 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from inference.evaluation.persons import Person
 from inference.evaluation.transfer import (
     comparable_rows,
     later_motion,
     later_plan,
     measure_transfer,
     psnr_db,
+    thinned,
+    transfer_scores,
     true_picture,
 )
+from inference.jobs import EvaluationJob
 from inference.prepared import open_source
 from modules.commons.progress import silent
+from modules.structures.dataset import NeRFDataset, Split
 from modules.video.colour import rgb_float_from_planes
 from modules.video.reader import VideoReader
 from tests.support.tiny_run import own_folders, tiny_run
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory, demo_dir):
+def run(tmp_path_factory, demo_dir):
+    return tiny_run(tmp_path_factory.getbasetemp() / "tiny_run")
+
+
+@pytest.fixture(scope="module")
+def scene(run):
     """(source, its first frames)."""
-    run = tiny_run(tmp_path_factory.getbasetemp() / "tiny_run")
     with own_folders(run.root):
         source = open_source(run.clip, silent)
     with VideoReader(run.clip) as reader:
@@ -62,6 +71,23 @@ def test_a_picture_left_alone_scores_what_it_is_off(scene):
     scores = measure_transfer(source, dict(enumerate(frames)), {}, [2], 6)
     assert scores["left alone"].frames == 1 and scores["left alone"].mouth_db == pytest.approx(by_hand)
     assert np.isnan(measure_transfer(source, {}, {}, [], 6)["left alone"].mouth_db)
+
+
+def test_scores_are_of_held_out_frames_that_can_be_compared(run, scene):
+    source, _ = scene
+    split = Split(np.arange(len(source)) > 8, np.arange(len(source)) <= 8)
+    person = Person(run.identity, NeRFDataset.load(source.workspace.dataset), split)
+    job = EvaluationJob(run.clip, run.root / "report", device="cpu")
+    scores = transfer_scores(job, source, person, ("alpha",), silent, late_s=(0.2, 50.0), most_rows=2)
+    few = len(thinned(comparable_rows(source, np.arange(9), round(0.2 * 25)), 2))
+    assert [(s.late_s, s.row, s.frames) for s in scores] == [
+        (0.2, "left alone", few), (0.2, "alpha", few), (50.0, "left alone", 0), (50.0, "alpha", 0),
+    ]  # fmt: skip
+    assert few and scores[0].mouth_db > 15 and scores[1].mouth_db != scores[0].mouth_db
+
+
+def test_rows_are_thinned_evenly():
+    assert thinned(range(10), 3) == [0, 4, 8] and thinned(range(2), 5) == [0, 1] and thinned([], 5) == []
 
 
 def test_psnr_is_that_of_a_known_error():

@@ -287,12 +287,13 @@ def test_what_drove_a_row_is_on_record(painted, source, acted):
     row = trial.rows[1]
     assert row.lower_face_px is not None
     np.testing.assert_array_equal(row.driving_opening, model_opening(source, acted.expression)[ROWS])
+    np.testing.assert_array_equal(row.tracked_opening, model_opening(source, source.coeffs.expression)[ROWS])
     np.testing.assert_array_equal(row.jaw_gap_px, jaw_gap_px(source, acted.expression)[ROWS])
     edited = np.array(trial.outcomes) == EDITED
     np.testing.assert_array_equal(np.isnan(row.lower_face_px), ~edited)
     assert row.lower_face_px[edited].min() > 1000
     for other in (trial.rows[0], trial.rows[2], trial.rows[3]):
-        assert other.driving_opening is other.lower_face_px is other.jaw_gap_px is None
+        assert other.driving_opening is other.tracked_opening is other.lower_face_px is other.jaw_gap_px is None
 
 
 class Recorder:

@@ -17,6 +17,7 @@ from modules.metrics.lips import (
     opening_spread_ratio,
     relative_landmark_distance,
     resting_frames,
+    shown_share,
     shut_frames,
     shut_threshold,
     silence_motion,
@@ -225,6 +226,23 @@ def test_silence_motion_needs_both():
 
 
 # spread, correlation, leakage
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8, 1.0])
+def test_the_share_of_a_change_that_is_seen(share):
+    """Noise of detection and a constant offset do not count, nor frames without a face."""
+    rng = np.random.default_rng(3)
+    asked = 0.05 * np.sin(np.arange(400) / 3)
+    made = share * asked + 0.02 + 0.005 * rng.standard_normal(400)
+    made[::7] = np.nan
+    assert shown_share(made, asked) == pytest.approx(share, abs=0.02)
+
+
+def test_a_picture_left_alone_shows_nothing_of_a_change():
+    """However lively it is: its own change is 0 in every frame."""
+    assert shown_share(np.zeros(50), np.random.default_rng(0).random(50)) == 0
+    assert math.isnan(shown_share(np.ones(50), np.full(50, 0.1))), "nothing is asked"
+    assert math.isnan(shown_share(np.ones(2), np.array([0.0, 1.0])))
 
 
 def test_spread_and_correlation():

@@ -7,7 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
-from modules.metrics.steadiness import HEAD_POINTS, FlickerMeter, landmark_acceleration, warp_error
+from modules.metrics.steadiness import (
+    HEAD_POINTS,
+    FlickerMeter,
+    landmark_acceleration,
+    warp_error,
+    worst_quantile_ratio,
+)
 from modules.structures.landmarks import JAW_LINE, MOUTH, RIGID
 from tests.modules.metrics.seam_cases import face_frames
 from tests.support.synthetic_head import SyntheticSpeaker
@@ -203,3 +209,18 @@ def test_a_real_face_is_measured_fast_enough(demo_dir):
         took.append(time.perf_counter() - begun)
     assert of_result == of_source and 0 < of_source < 3
     assert min(took[1:]) < 0.25, f"{min(took[1:]):.3f} s a frame of 400 x 400"
+
+
+def test_a_flash_now_and_then_shows_in_the_worst_quantile_and_hardly_in_the_mean():
+    own = np.random.default_rng(0).uniform(0.9, 1.1, 100)
+    made = own.copy()
+    made[::9] *= 2
+    assert made.mean() / own.mean() < 1.15 and worst_quantile_ratio(made, own) == pytest.approx(2, abs=0.15)
+    assert worst_quantile_ratio(1.5 * own, own) == pytest.approx(1.5)
+    made[5] = np.nan
+    assert worst_quantile_ratio(made, own) > 1.8, "an unknown frame is left out"
+
+
+@pytest.mark.parametrize("own", [np.ones(7), np.zeros(20), np.full(20, np.nan)])
+def test_too_little_for_quantiles(own):
+    assert math.isnan(worst_quantile_ratio(np.ones(len(own)), own))

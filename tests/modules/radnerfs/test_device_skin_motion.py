@@ -8,11 +8,20 @@ import torch
 
 from inference.motion_to_frames import IdentityRenderer
 from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
-from modules.face_model.model import FaceModel
+from modules.face_model.model import ARKIT_NAMES, FaceModel
 from modules.radnerfs.backends.surface_ops import surface_ops
 from modules.radnerfs.device_skin_motion import CastMeshes, MotionTables, skin_motions
 from modules.radnerfs.motion_batch import MotionCaster
-from modules.radnerfs.skin_motion import FaceInMotion, lip_distance, margin_of_motion, skin_motion
+from modules.radnerfs.skin_motion import (
+    FaceInMotion,
+    FacePlaces,
+    face_ends,
+    lip_motion_px,
+    margin_of_motion,
+    shut_px,
+    skin_motion,
+    upper_lip,
+)
 from modules.radnerfs.surface import FacePose, edge_radius_px, project_mesh, region_bounds, surface_hits
 from modules.radnerfs.surface_batch import FaceFrames, Views
 from modules.structures.cameras import CameraIntrinsics
@@ -64,7 +73,7 @@ def on_cpu(model, frames, region):
         box = (*(int(v) for v in low[:2]), *(int(v) for v in high[2:]))
         hits = [surface_hits(model, p, matrix, box, region, m) for p, m in zip(poses, meshes, strict=True)]
         bounds.append(box)
-        motions.append(skin_motion(model, FaceInMotion(*hits, *meshes, edge), lip_distance(model)))
+        motions.append(skin_motion(model, FaceInMotion(*hits, *meshes, edge), FacePlaces.of(model)))
     return np.array(bounds), motions
 
 
@@ -78,7 +87,11 @@ def on_device(model, frames, bounds, region, device):
     tables = MotionTables.of(model, region, device)
     keys = ops.rasterize(screen, tables.triangles, height, width)
     grids = Grids(size_hw, (height, width), device)
-    return skin_motions(tables, CastMeshes(keys, screen, grids, frames.edge_px), ops)
+    places = screen[..., :2].cpu().numpy()
+    new, old = places[: len(frames)], places[len(frames) :]
+    shut, lip = shut_px(*(one[:, face_ends(model)] for one in (new, old))), upper_lip(model)
+    moved = lip_motion_px(new[:, lip], old[:, lip])
+    return skin_motions(tables, CastMeshes(keys, screen, grids, frames.edge_px, shut, moved), ops)
 
 
 def far_apart(frames):
@@ -90,8 +103,14 @@ def beside_the_border(frames):
     frames.expression[:] *= 1.5
 
 
+def a_jaw_that_closes(frames):
+    jaw = ARKIT_NAMES.index("jawOpen")
+    frames.expression[:, jaw], frames.shown[:, jaw] = 0.0, (0.6, 0.25)
+
+
 @pytest.mark.parametrize(
-    ("region", "change"), [("lower_face", None), ("mouth", far_apart), ("lower_face", beside_the_border)]
+    ("region", "change"),
+    [("lower_face", None), ("mouth", far_apart), ("lower_face", beside_the_border), ("lower_face", a_jaw_that_closes)],
 )
 def test_batches_move_as_single_windows(model, device, region, change):
     """Distances are approximate on the CPU, so soft edges may differ a little; the insides may not."""
@@ -104,7 +123,8 @@ def test_batches_move_as_single_windows(model, device, region, change):
         flow = made.flow[row, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
         off = np.linalg.norm(flow - motion.flow, axis=2)
         carried = (motion.paintable > 0) & (motion.rendered < 0.5)  # elsewhere in the mouth it is not used
-        assert off.mean() < 0.03 and np.quantile(off[carried], 0.97) < 0.1
+        # The neck under a jaw that closes is carried on from a distance, too.
+        assert off.mean() < 0.03 and np.quantile(off[carried], 0.97) < (0.2 if change is a_jaw_that_closes else 0.1)
         assert np.abs(motion.flow).max() > 0.3
         for name, mean, most in (
             ("rendered", 1e-3, 1), ("paintable", 1e-4, 1), ("compared", 2e-3, 0.1), ("matched", 2e-3, 0.1),

@@ -6,9 +6,26 @@ import numpy as np
 import pytest
 
 from modules.commons.workspace import FACE_MODEL_FILE
+from modules.face_model.mesh_renderer import interpolate
 from modules.face_model.model import FaceModel, Region
-from modules.radnerfs.skin_motion import FaceInMotion, carried_on, lip_distance, skin_motion
-from modules.radnerfs.surface import FacePose, edge_radius_px, project_mesh, surface_hits
+from modules.radnerfs.skin_motion import (
+    FACE_WEIGHT,
+    LIP_EDGES,
+    FaceInMotion,
+    FacePlaces,
+    Reach,
+    above_lips,
+    carried_on,
+    gives_way,
+    held_px,
+    lip_distance,
+    lip_motion_px,
+    moves_far,
+    shut_px,
+    skin_motion,
+    upper_lip,
+)
+from modules.radnerfs.surface import FacePose, edge_radius_px, project_mesh, region_weight, surface_hits
 from modules.structures.cameras import CameraIntrinsics
 
 SIZE = 256
@@ -37,7 +54,7 @@ def motion_of(model, camera, new, old, region: Region = "lower_face"):
     meshes = [project_mesh(model, one, camera) for one in (new, old)]
     hits = [surface_hits(model, p, camera, BOUNDS, region, m) for p, m in zip((new, old), meshes, strict=True)]
     face = FaceInMotion(hits[0], hits[1], meshes[0], meshes[1], edge_radius_px(camera, new.translation))
-    return face, skin_motion(model, face, lip_distance(model))
+    return face, skin_motion(model, face, FacePlaces.of(model))
 
 
 def test_equal_expressions_move_nothing_and_render_nothing(model, camera):
@@ -101,6 +118,64 @@ def test_a_chin_that_comes_forward_bends_less_of_its_surroundings():
     forward[..., 1], back[..., 1] = -8, 8  # where it stood: above it, below it
     reach = [int(np.flatnonzero(carried_on(flow, known, 3.0)[:, 30].any(axis=1))[-1]) - 40 for flow in (forward, back)]
     assert 2 <= reach[0] <= 12 and 15 <= reach[1] <= 30
+
+
+def test_no_old_chin_stays_where_a_jaw_closes(model, camera, monkeypatch):
+    """What is seen at the old chin's end came from below it; a neck that stood still would show the chin again."""
+    new, old = pose(model), pose(model, jawOpen=0.4)
+
+    def seen_from(column=SIZE // 2):
+        face, motion = motion_of(model, camera, new, old)
+        chin = int(np.flatnonzero(region_weight(model, face.old, "face")[:, column] >= FACE_WEIGHT)[-1])
+        return motion.flow[chin - 5 : chin + 1, column, 1] + np.arange(-5, 1)  # relative to the old chin
+
+    yielding = seen_from()
+    monkeypatch.setattr("modules.radnerfs.skin_motion.SHUT_EDGES", (1e4, 1e5))
+    standing = seen_from()
+    assert yielding.min() > 0 and standing.min() < -1.5
+
+
+def test_a_neck_gives_way_smoothly_and_only_to_a_jaw_that_closes():
+    ends = np.array([[0.0, 0.0], [30.0, 40.0]])  # 50 px apart, in any direction
+    assert shut_px(ends, ends * 1.2) == pytest.approx(10) and shut_px(ends * 1.2, ends) == pytest.approx(-10)
+    shut = np.linspace(-20, 20, 401)
+    share, held = gives_way(shut, 4.0), held_px(shut, 4.0)
+    assert not share[shut <= 2].any() and (share[shut >= 8] == 1).all() and np.diff(share).max() < 0.03
+    assert not held[shut <= 0].any() and held.max() == pytest.approx(5) and held_px(np.array(99.0), 4.0) == 8
+    assert np.array_equal(
+        gives_way(np.array([5.0, 5.0]), np.array([4.0, 2.0])), [float(gives_way(np.array(5.0), 4.0)), 1]
+    )
+
+
+def test_more_is_rendered_above_an_upper_lip_that_moves_far(model, camera):
+    shown = pose(model)
+    shares = []
+    for units in ({"jawOpen": 0.5}, {"mouthUpperUpLeft": 1.0, "mouthUpperUpRight": 1.0, "mouthFunnel": 0.8}):
+        face, motion = motion_of(model, camera, pose(model, **units), shown)
+        lip = lip_motion_px(*(mesh.pixels[upper_lip(model)] for mesh in (face.new_mesh, face.old_mesh)))
+        assert (lip / face.edge_px > LIP_EDGES[1]) == ("jawOpen" not in units)
+        seen = np.column_stack([lip_distance(model), above_lips(model)])
+        values = interpolate(face.new.fragments, model.triangles.numpy(), seen)
+        ring = (values[..., 0] > 0.31) & (values[..., 0] < 0.34) & (motion.paintable > 0)
+        shares.append([motion.rendered[ring & (values[..., 1] == side)].mean() for side in (0, 1)])
+    near, far = np.array(shares)
+    assert near.max() < 0.05 and far[1] > 0.5 and far[0] < 0.05, "below the mouth the source's skin stays"
+
+
+def test_the_reach_of_the_rendering_rises_smoothly():
+    moved = np.linspace(0, 20, 201)
+    far = moves_far(moved, 4.0)
+    assert not far[moved <= 6.4].any() and (far[moved >= 10.4] == 1).all() and np.diff(far).min() >= 0
+    assert np.diff(far).max() < 0.04 and moves_far(np.array([8.0]), np.array([9.0])) == 0
+
+
+def test_a_held_motion_fades_after_it():
+    known = np.zeros((80, 60), bool)
+    known[:40] = True
+    flow = np.zeros((80, 60, 2), np.float32)
+    flow[..., 1] = 8
+    held = carried_on(flow, known, 3.0, Reach(1.5, 8.0))[:, 30, 1]
+    assert held[47] > 6.5 and not held[66:].any() and np.diff(held + np.arange(80)).min() > 0
 
 
 def test_nothing_known_is_nothing_moved():

@@ -15,7 +15,7 @@ from modules.structures.evaluation import EDITED, TRIAL_SCHEMA, SpeechTrack, Tri
 from modules.structures.landmarks import N_MEDIAPIPE, Landmarks2D
 
 COUNT = 5
-TABLES = ("driving_opening", "lower_face_px", "jaw_gap_px")
+TABLES = ("driving_opening", "tracked_opening", "lower_face_px", "jaw_gap_px")
 
 
 def landmarks(seed: int, count: int = COUNT) -> Landmarks2D:
@@ -36,7 +36,7 @@ def speech(rows: int = 12, samples: int = 3200) -> SpeechTrack:
 
 
 def make_trial(folder: Path, **changes) -> Trial:
-    tables = np.random.default_rng(1).random((3, COUNT)).astype(np.float32)
+    tables = np.random.default_rng(1).random((len(TABLES), COUNT)).astype(np.float32)
     tables[:, 2] = np.nan
     rows = (
         TrialRow("source", False, None, landmarks(0)),

@@ -38,7 +38,10 @@ def make_table():
     coverage = np.array([0, 0.5, 0, 0.1, 0], dtype=np.float32)
     mouth = np.array([0, 0.9, 0, 0.2, 0], dtype=np.float32)
     evidence = np.array([0, 2, 2, 1, 1], dtype=np.uint8)
-    return OcclusionTable(coverage, hidden, np.array([1, 3], dtype=np.int64), masks, mouth, evidence)
+    hands = np.arange(3 * 42, dtype=np.float32).reshape(3, 21, 2)
+    return OcclusionTable(
+        coverage, hidden, np.array([1, 3], dtype=np.int64), masks, mouth, evidence, np.array([1, 1, 4]), hands
+    )  # fmt: skip
 
 
 def test_table_answers_by_frame():
@@ -65,6 +68,8 @@ def test_table_round_trip_and_foreign_file(tmp_path):
 
 
 def test_table_arrays_must_agree():
+    with pytest.raises(ValueError, match=r"hands disagree: \(3,\) frames, points \(2, 21, 2\)"):
+        replace(make_table(), hand_points=np.zeros((2, 21, 2), np.float32))
     with pytest.raises(ValueError, match="occlusion arrays disagree"):
         OcclusionTable(
             np.zeros(4, dtype=np.float32), np.zeros((5, 478), dtype=bool), np.zeros(0, dtype=np.int64),
@@ -98,6 +103,9 @@ def test_part_of_a_table_counts_from_its_own_start():
         if here is not None and there is not None:
             np.testing.assert_array_equal(here, there)
     assert len(table.part(4, 5).rows) == 0
+    assert part.hand_rows.tolist() == [0, 0] and table.part(2, 5).hand_rows.tolist() == [2]
+    np.testing.assert_array_equal(part.hands_in(0), table.hands_in(1))
+    assert len(part.hands_in(1)) == 0 and [len(table.hands_in(row)) for row in range(5)] == [0, 2, 0, 0, 1]
 
 
 def test_soft_mask_keeps_what_a_hard_one_forgets():

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from modules.metrics.picture import sharpness
-from modules.video.detail import LEAST_GAIN, MOST_GAIN, SIGMAS, DetailMatcher, apply_gains, band_energies
+from modules.video.detail import (
+    LEAST_GAIN,
+    MOST_GAIN,
+    MOST_SPECK,
+    SIGMAS,
+    DetailMatcher,
+    apply_gains,
+    band_energies,
+    despeckled,
+)
 
 
 def mouth(seed=0, height=60, width=90):
@@ -104,3 +113,22 @@ def test_band_energies_are_those_of_a_plain_loop():
     wanted = [sum(float(band[y, x]) ** 2 for y, x in np.argwhere(weight > 0)) / float(weight.sum()) for band in bands]
     assert np.allclose(band_energies(source, source, weight), [wanted, wanted], rtol=1e-3)
     assert band_energies(source, source, np.zeros_like(weight)) is None
+
+
+def test_specks_go_and_lines_of_teeth_stay():
+    picture = np.full((40, 60, 3), 0.6, np.float32)
+    picture[10:30, 20:22] = 0.2  # a gap between teeth
+    spotted = picture.copy()
+    spotted[20, 40], spotted[12, 50] = 0.0, 1.0
+    whole = np.ones((40, 60), np.float32)
+    assert np.abs(despeckled(spotted, whole) - picture)[11:29].max() <= MOST_SPECK + 1e-6
+    weak = picture + np.where(np.indices((40, 60)).sum(0)[..., None] % 2 == 0, 0.0, MOST_SPECK / 2)
+    assert np.abs(despeckled(weak.astype(np.float32), whole) - weak)[:, 24:].max() < 1e-6, "weak detail stays"
+    half = np.where(np.arange(60) < 45, 0.5, 0.0).astype(np.float32)[None].repeat(40, axis=0)
+    made = despeckled(spotted, half)
+    assert (
+        made[20, 40] == pytest.approx((0.6 - MOST_SPECK) / 2)
+        and (made[12, 50] == 1).all()
+        and not np.shares_memory(made, spotted)
+    )
+    assert despeckled(spotted, 0 * whole) is spotted

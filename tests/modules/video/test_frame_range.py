@@ -7,7 +7,7 @@ import pytest
 
 from modules.commons.errors import VideoReadError
 from modules.structures.frame_index import FrameIndex
-from modules.video.frame_range import FrameRange
+from modules.video.frame_range import FrameRange, frames_at
 from modules.video.pipeline import decoding
 from modules.video.reader import VideoReader
 from tests.support.synthetic_video import ClipSpec, make_clip
@@ -54,6 +54,17 @@ def test_a_stretch_is_the_same_frames(reader, whole, index, first, stop):
     assert [(f.index, f.pts, f.time_base) for f in made] == [(f.index, f.pts, f.time_base) for f in expected]
     for one, other in zip(made, expected, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one.planes, other.planes, strict=True))
+
+
+@pytest.mark.parametrize("numbers", [set(), {0}, {3, 11, 29}, {5, 400}])
+def test_chosen_frames_come_in_order_and_no_later_one_is_decoded(reader, whole, numbers, monkeypatch):
+    decoded = []
+    frames = reader.frames
+    monkeypatch.setattr(reader, "frames", lambda: (decoded.append(f.index) or f for f in frames()))
+    made = list(frames_at(reader, numbers))
+    assert [frame.index for frame in made] == sorted(n for n in numbers if n < N)
+    assert all(np.array_equal(frame.planes[0], whole[frame.index].planes[0]) for frame in made)
+    assert max(decoded, default=-1) == min(max(numbers, default=-1), N - 1)
 
 
 def test_it_is_the_whole_video_by_default_and_can_be_read_twice(reader, whole, index):

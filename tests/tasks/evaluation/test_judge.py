@@ -45,6 +45,7 @@ JITTER_PX = (0.5, 1.0, 2.0)
 PICTURE_KEYS = [m.key for m in METRICS if m.group == "Picture" and not m.key.startswith("lpips")]
 SEAM_KEYS = ["flicker", "gradient", "delta_e", "inexact"]
 NEEDS_TRUTH = {m.key for m in METRICS if m.group == "Picture"} | {"lmd", "lmd_iod", "exp_lower", "exp_upper"}
+DRIVEN_KEYS = {"r_driving", "motion"}
 LEAKAGE_KEYS = {m.key for m in METRICS if m.group == "Leakage"}
 
 
@@ -265,6 +266,7 @@ def test_no_figure_drops_out_silently(small, protocol, with_speech):
         small.row("step 1"),
         name="driven",
         driving_opening=np.linspace(0, 0.1, COUNT, dtype=np.float32),
+        tracked_opening=np.linspace(0.1, 0.05, COUNT, dtype=np.float32),
         lower_face_px=np.full(COUNT, 9000, np.float32),
         jaw_gap_px=np.array([0.0, 1.9, 2.1, 4.0] * (COUNT // 4), np.float32),
     )
@@ -274,7 +276,7 @@ def test_no_figure_drops_out_silently(small, protocol, with_speech):
     trial = small.of(driven, small.row("same"), reference, late, protocol=protocol, **changes)
     scores = judged(first_frames(trial, 4))
     for row in scores.rows:
-        assert set(row.measures) - {"r_driving"} == keys_of(protocol, row.is_result) - {"r_driving"}, row.name
+        assert set(row.measures) - DRIVEN_KEYS == keys_of(protocol, row.is_result) - DRIVEN_KEYS, row.name
         silent = [key for key, measure in row.measures.items() if not measure.is_measured and not measure.note]
         assert silent == [], row.name
         assert not any(math.isinf(m.value) for k, m in row.measures.items() if not k.startswith("psnr"))
@@ -285,6 +287,7 @@ def test_no_figure_drops_out_silently(small, protocol, with_speech):
         assert "results and the untouched source" not in rows[name].measures["area"].note, "it is one of these"
     if protocol != "leakage":
         assert rows["same"].measures["r_driving"].note == "nothing drives this row"
+        assert rows["driven"].measures["motion"].value == 0, "step 1 moves no lip"
 
 
 def test_the_first_frame_shown_late_is_missing(small):

@@ -10,6 +10,8 @@ import pytest
 
 from modules.structures.evaluation import EDITED
 from modules.structures.scores import Measure, Metric, RowScores, TrialScores
+from modules.structures.transfer import UNTOUCHED, TransferScore
+from tasks.evaluation.report import write_report
 from tasks.evaluation.tables import (
     CONSOLE_LEGEND,
     NO_FIGURE,
@@ -24,8 +26,11 @@ from tasks.evaluation.tables import (
     shortened,
     stretches_text,
     tables_of,
+    transfer_markdown,
+    transfer_table,
     verdicts_of,
 )
+from tests.support.made_up_evaluation import made_up_evaluation
 
 PSNR = Metric("psnr", "Picture", "PSNR", "dB", "higher", 2, "")
 SSIM = Metric("ssim", "Picture", "SSIM", "", "higher", 4, "")
@@ -153,3 +158,26 @@ def test_console_columns_are_aligned():
         CONSOLE_LEGEND,
     ]
     assert shortened("x" * 32) == "x" * 32 and shortened("y" * 33) == "y" * 31 + "…"
+
+
+def test_frames_under_other_frames_motion_as_a_table():
+    nothing = TransferScore(0.5, "delta", 0, math.nan, math.nan)
+    scores = (TransferScore(0.2, UNTOUCHED, 3, 28.251, 24.5), TransferScore(0.2, "delta", 3, 31.0, 25.126), nothing)
+    table = transfer_table(scores)
+    assert table.heads == ("0.2 s later", "0.5 s later")
+    assert table.rows == (
+        (UNTOUCHED, ("28.25 / 24.50 (3)", "no comparable frame")),
+        ("delta", ("31.00 / 25.13 (3)", "no comparable frame")),
+    )
+    lines = transfer_markdown(scores).splitlines()
+    assert lines[-1] == "| delta | 31.00 / 25.13 (3) | no comparable frame |" and transfer_markdown(()) == ""
+
+
+def test_another_frames_motion_stands_in_the_report_and_in_the_figures(tmp_path):
+    evaluation = made_up_evaluation(tmp_path)
+    scores = (TransferScore(0.2, "de<lta", 3, 31.0, 25.126),)
+    write_report(replace(evaluation, trials=(), transfer=scores), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'href="#transfer"' in page and "de&lt;lta" in page and "31.00 / 25.13 (3)" in page
+    write_report(replace(evaluation, trials=()), tmp_path / "report.html")
+    assert 'id="transfer"' not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -8,10 +8,10 @@ from functools import cache
 import numpy as np
 import torch
 
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.fitter import Clip, Fitter
 from data_gen.utils.evaluate_fit.made_up_speakers import MadeUpSpeaker, made_up_truth
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.face_model.fitting import OutlineSlide
 from modules.face_model.model import FaceModel
 from modules.structures.face_coeffs import FaceModelCoeffs

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
 from data_gen.utils.evaluate_fit.made_up_speakers import (
     ScoreNetwork,
     SpeakerRanges,
@@ -14,6 +13,7 @@ from data_gen.utils.evaluate_fit.made_up_speakers import (
     speech_like,
 )
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.structures.boxes import BoundingBox
 from modules.structures.cameras import CAMERA_DISTANCE
 from modules.structures.landmarks import inter_ocular_px, lip_opening

@@ -1,18 +1,24 @@
 """The reader of the multiclass segmentation, on a tiny network of the same signature."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 
+from data_gen.utils.mp_feature_extractors import tflite_ops
 from data_gen.utils.mp_feature_extractors.multiclass_segmenter import (
     MULTICLASS_FILE,
     ClassSegmenter,
     multiclass_file,
     softmax,
+    usable_runtime,
 )
 from data_gen.utils.mp_feature_extractors.networks import Runtime
 from modules.commons.errors import ModelFileError
 from modules.structures.segmentation import SelfieClass
+from modules.video.colour import rgb_from_planes
+from tests.support.real_frames import DEMO_CLIP, read_frame
 from tests.support.tiny_segmenter import COLOURS, SHARPNESS, write_segmenter
 
 RUNTIMES = [Runtime("litert", torch.device("cpu")), Runtime("torch", torch.device("cpu"))]
@@ -52,13 +58,13 @@ def test_the_scores_are_made_probabilities_by_softmax(models):
 
 
 def test_large_scores_do_not_overflow():
-    np.testing.assert_allclose(softmax(np.float32([[1000.0, 1000.0, -1000.0]])), [[0.5, 0.5, 0.0]])
+    np.testing.assert_allclose(softmax(np.array([[1000.0, 1000.0, -1000.0]], np.float32)), [[0.5, 0.5, 0.0]])
 
 
 def test_the_optional_file_is_found_or_named(tmp_path, models):
     assert multiclass_file(tmp_path) is None
     assert multiclass_file(models) == models / MULTICLASS_FILE
-    with pytest.raises(ModelFileError, match=r"selfie_multiclass_256x256\.tflite is missing; put MediaPipe's"):
+    with pytest.raises(ModelFileError, match=r"selfie_multiclass_256x256\.tflite is missing; run `bash scripts/down"):
         ClassSegmenter(models=tmp_path)
 
 
@@ -67,3 +73,23 @@ def test_another_network_is_refused(tmp_path):
     segmenter = ClassSegmenter(models=tmp_path, runtime=RUNTIMES[0])
     with pytest.raises(ModelFileError, match=r"gives \[\(1, 256, 256, 2\)\], not \[1, H, W, 6\]"):
         segmenter.segment_classes(np.zeros((256, 256, 3), np.uint8))
+
+
+def test_what_torch_cannot_run_runs_on_litert_and_the_log_says_so(models, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    litert, plain = RUNTIMES
+    assert usable_runtime(plain, models) is plain and usable_runtime(litert, models) is litert and not caplog.text
+    monkeypatch.delitem(tflite_ops.OPS, "CONV_2D")
+    assert usable_runtime(plain, models) == litert
+    assert "runs on LiteRT: " in caplog.text and "uses the operation CONV_2D" in caplog.text
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelFileError, match="cannot be run in torch"):
+        usable_runtime(plain, models)
+
+
+@pytest.mark.skipif(multiclass_file() is None, reason="needs the multiclass segmentation's file")
+def test_the_real_network_tells_a_face_from_a_wall(demo_dir):
+    rgb = rgb_from_planes(read_frame(demo_dir / DEMO_CLIP, 0))
+    found = ClassSegmenter(runtime=RUNTIMES[0]).segment_classes(rgb)
+    assert found[150:300, 380:480, SelfieClass.FACE_SKIN].mean() > 0.5, "face"
+    assert found[:, :200, SelfieClass.BACKGROUND].mean() > 0.5, "wall"

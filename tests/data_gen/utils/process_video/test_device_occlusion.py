@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from data_gen.utils.process_video import occlusion_pass as passes
-from data_gen.utils.process_video.device_occlusion import DeviceRun
+from data_gen.utils.process_video.device_occlusion import BATCH_FRAMES, DeviceRun
+from data_gen.utils.process_video.frame_hints import FrameHints
 from data_gen.utils.process_video.occlusion_pass import PassConfig, occlusion_pass
 from modules.structures.landmarks import FACE_OVAL
 from modules.video.colour import rgb_from_planes
@@ -27,12 +28,12 @@ def clip():
     return talking_crops(COUNT)
 
 
-def by_arrays(crops, told, expectation, config=CONFIG):
-    return [mask.values for _, mask in occlusion_pass(enumerate(crops), told, expectation, config)]
+def by_arrays(crops, told, expectation, config=CONFIG, hints=None):
+    return [mask.values for _, mask in occlusion_pass(enumerate(crops), told, expectation, config, hints=hints)]
 
 
-def on_device(crops, told, expectation, device, config=CONFIG):
-    run = DeviceRun(told, expectation, config, torch.device(device))
+def on_device(crops, told, expectation, device, config=CONFIG, most=BATCH_FRAMES, hints=None):
+    run = DeviceRun(told, expectation, config, torch.device(device), most, hints)
     done = [pair for row, crop in enumerate(crops) for pair in run.push(row, crop)] + run.finish()
     assert [row for row, _ in done] == list(range(len(crops)))
     return [mask.values for _, mask in done]
@@ -52,6 +53,42 @@ def test_things_over_a_painted_face_have_the_same_masks(clip, device):
         masks = by_arrays(crops, tables(clip), expectation)
         assert max(mask.max() for mask in masks) > 0.9
         assert_alike(masks, on_device(crops, tables(clip), expectation, device))
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_masks_do_not_depend_on_how_many_frames_are_judged_together(clip, device):
+    crops, _ = with_things(clip, cup, rows=range(1, COUNT))
+    told = tables(clip, cuts=(0, 4))
+    masks = by_arrays(crops, told, Remembers(clip))
+    for most in (1, 4):
+        assert_alike(masks, on_device(crops, told, Remembers(clip), device, most=most))
+
+
+class Hints(FrameHints):
+    """Are sure of something in a corner of the face from the third frame on."""
+
+    def at(self, row, crop, tables, config):
+        assert crop.shape == (256, 256, 3)
+        said = np.zeros((config.working_size,) * 2, np.float32)
+        said[64:90, 40:70] = 9
+        return None if row < 2 else said
+
+
+HINTS = Hints()
+
+
+def test_further_evidence_counts_the_same(clip):
+    told, expectation = tables(clip), Remembers(clip)
+    masks = by_arrays(clip.crops, told, expectation, hints=HINTS)
+    assert masks[4][140:170, 90:130].mean() > 0.9 > 0.1 > masks[0].mean()
+    assert_alike(masks, on_device(clip.crops, told, expectation, "cpu", hints=HINTS))
+
+
+def test_a_frame_that_cannot_be_prepared_stops_the_pass(clip):
+    run = DeviceRun(tables(clip), Remembers(clip), CONFIG, torch.device("cpu"), 2)
+    with pytest.raises(cv2.error):
+        for row in range(2):
+            run.push(row, np.zeros((0, 0, 3), np.uint8))
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
@@ -84,8 +121,9 @@ def test_the_pass_takes_the_device_it_is_told(clip, monkeypatch):
     taken = []
 
     class Run:
-        def __init__(self, told, expectation, config, device):
+        def __init__(self, told, expectation, config, device, hints):
             taken.append(device)
+            assert hints is HINTS
 
         def push(self, row, crop):
             return []
@@ -93,7 +131,7 @@ def test_the_pass_takes_the_device_it_is_told(clip, monkeypatch):
         finish = list
 
     monkeypatch.setattr(passes, "DeviceRun", Run)
-    assert list(occlusion_pass(enumerate(clip.crops), tables(clip), None, CONFIG, torch.device("meta"))) == []
+    assert list(occlusion_pass(enumerate(clip.crops), tables(clip), None, CONFIG, torch.device("meta"), HINTS)) == []
     assert taken == [torch.device("meta")]
     assert len(list(occlusion_pass(enumerate(clip.crops), tables(clip), None, CONFIG, torch.device("cpu")))) == COUNT
     assert len(taken) == 1

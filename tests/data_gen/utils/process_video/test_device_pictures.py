@@ -60,7 +60,7 @@ def test_looking_along_flow_is_opencvs_remap_with_a_repeated_border(picture):
     line = np.arange(SIZE, dtype=np.float32)
     x, y = flow[..., 0] + line[None], flow[..., 1] + line[:, None]
     true = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    found = looked_up(on(picture)[None], FILTERS.places(on(flow)))[0]
+    found = looked_up(on(picture)[None, None], FILTERS.places(on(flow))[None])[0, 0]
     assert np.abs(found.numpy() - true).mean() < 0.01  # some versions of OpenCV read at multiples of 1 / 32 px
 
 

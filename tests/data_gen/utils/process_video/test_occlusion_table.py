@@ -97,6 +97,15 @@ def test_a_table_says_when_a_hand_is_there(whole):
     assert whole.masks.shape == (len(whole.rows), SIZE, SIZE)
 
 
+def test_the_points_of_every_hand_are_kept_in_the_frames_pixels(whole):
+    seen = [row for row in range(COUNT) if len(whole.hands_in(row))]
+    assert set(whole.rows.tolist()) <= set(seen) and len(seen) == len(whole.hand_rows), "one hand a frame"
+    for row in (30, 70, 115, 130):
+        (hand,), (box,) = whole.hands_in(row), hands_at(row)
+        wanted = open_hand((box.center[0], box.y1), size=box.height / 2)
+        assert np.abs(hand - wanted).max() < 1.5
+
+
 def test_hidden_points_and_coverage_are_those_of_the_mask(whole, landmarks):
     crop_from_frame = CROP.crop_from_frame(0)
     points = transform_points(crop_from_frame, landmarks.points[0])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from data_gen.utils.evaluate_fit.fitted_points import fitted_points
+from data_gen.utils.process_video.fitted_points import fitted_points
 from modules.face_model.fitting import OutlineSlide
 from modules.face_model.projection import project
 from modules.structures.landmarks import FACE_OVAL
@@ -46,3 +46,10 @@ def test_the_outline_slides_with_the_turn():
     pose = (torch.from_numpy(values) for values in (truth.euler, truth.translation))
     wanted, _ = project(landmarks, *pose, truth.camera)
     assert np.allclose(fitted_points(truth, model), wanted.numpy(), atol=2e-3)
+
+
+def test_chosen_frames_are_rows_of_all():
+    model = sliding_model()
+    truth = truth_of(model, 300)
+    chosen = np.array([299, 7, 7, 260])
+    np.testing.assert_allclose(fitted_points(truth, model, chosen), fitted_points(truth, model)[chosen], atol=1e-3)
