@@ -20,6 +20,7 @@ from inference.devices import render_devices
 from inference.driving import plan_speech, speech_motion, speech_start_s
 from inference.edit_plan import EditPlan
 from inference.edited_frames import EditedFrame, Editor, State, Wanted, edited_on_devices, edited_one_by_one
+from inference.editors import face_editor
 from inference.extras import Extras
 from inference.frame_editor import FrameEditor
 from inference.identity import Identity, check_own_correction, find_identity, train_identity, training_config
