@@ -313,12 +313,13 @@ def test_an_offset_moves_lips_and_sound_together(run, short, sounds, tmp_path):
     assert all(np.array_equal(motion.expression, mouths[0].expression) for motion in mouths)
     np.testing.assert_allclose(shifted.speech_s[late:], usual.speech_s[:-late], atol=1e-9)
     np.testing.assert_allclose(early.speech_s[:-late], usual.speech_s[late:], atol=1e-9)
-    quick = np.setdiff1d(MOUTH_ROWS, SMILE_ROWS)  # a smile is kept from the source, whose frames stay where they are
+    # A smile is kept from the source, whose frames stay where they are; how wide a mouth may open depends on it a little.
+    quick, close = np.setdiff1d(MOUTH_ROWS, SMILE_ROWS), 1e-3
     np.testing.assert_allclose(
-        moved.plan.expression[late:][:, quick], plain.plan.expression[:-late][:, quick], atol=1e-5
+        moved.plan.expression[late:][:, quick], plain.plan.expression[:-late][:, quick], atol=close
     )
     np.testing.assert_allclose(
-        cut_off.plan.expression[:-late][:, quick], plain.plan.expression[late:][:, quick], atol=1e-5
+        cut_off.plan.expression[:-late][:, quick], plain.plan.expression[late:][:, quick], atol=close
     )
     assert list(moved.plan.reasons[:late]) == [Reason.BEFORE_SPEECH] * late
     assert shifted.speech_start_s - usual.speech_start_s == Fraction(offset_s)
