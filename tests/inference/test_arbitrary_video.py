@@ -313,7 +313,7 @@ def test_an_offset_moves_lips_and_sound_together(run, short, sounds, tmp_path):
     assert all(np.array_equal(motion.expression, mouths[0].expression) for motion in mouths)
     np.testing.assert_allclose(shifted.speech_s[late:], usual.speech_s[:-late], atol=1e-9)
     np.testing.assert_allclose(early.speech_s[:-late], usual.speech_s[late:], atol=1e-9)
-    # A smile is kept from the source, whose frames stay where they are; how wide a mouth may open depends on it a little.
+    # A smile is kept from the source, whose frames stay where they are; how wide a mouth opens depends a little on it.
     quick, close = np.setdiff1d(MOUTH_ROWS, SMILE_ROWS), 1e-3
     np.testing.assert_allclose(
         moved.plan.expression[late:][:, quick], plain.plan.expression[:-late][:, quick], atol=close
