@@ -71,6 +71,7 @@ class PortraitPlayer:
         self.workspace = official.config.workspace
         self.picture_root = self.workspace.data_root.parent
         self._behind = Backgrounds(dataset, official.config.background, self.picture_root)
+        self._plate: tuple[NDArray[np.uint8], Tensor] | None = None
 
     @property
     def picture_side(self) -> int:
@@ -150,9 +151,11 @@ class PortraitPlayer:
             CheckpointError: its picture is missing.
         """
         picture = self._behind.at(row)
-        plate = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
-        small = functional.interpolate(plate, (self.side, self.side), mode="bilinear", antialias=True)
-        return small[0].clamp(0, 1).permute(1, 2, 0).reshape(-1, 3)
+        if self._plate is None or self._plate[0] is not picture:  # a still one is made smaller once
+            plate = torch.from_numpy(picture).to(self.device).permute(2, 0, 1)[None].float() / 255
+            small = functional.interpolate(plate, (self.side, self.side), mode="bilinear", antialias=True)
+            self._plate = picture, small[0].clamp(0, 1).permute(1, 2, 0).reshape(-1, 3)
+        return self._plate[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -387,11 +387,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def remove_prepared(workspace: VideoWorkspace) -> None:
-    """Delete everything that ``prepare_video`` made for a clip."""
-    for folder in (workspace.processed, workspace.binary):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 if __name__ == "__main__":
     raise SystemExit(main())
