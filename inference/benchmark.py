@@ -31,15 +31,14 @@ from inference.benchmark_stages import Stage, open_scene, stages_of
 from inference.command_line import CommandParser
 from inference.output_checks import check_output
 from modules.commons.checkpoint import is_checkpoint
+from modules.commons.command import exit_status
 from modules.commons.device import DeviceName, pick_device
 from modules.commons.errors import (
     AudioReadError,
     CheckpointError,
     ConfigError,
-    GeneFaceError,
     VideoReadError,
 )
-from modules.commons.log import configure_logging
 from modules.commons.machine import Machine
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import DEMO_SPEECH, DEMO_VIDEO, IDENTITIES
@@ -212,23 +211,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> BenchmarkOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "--gpu" in argv:
-        return measure_gpu(argv)
-    try:
-        options = parse_arguments(argv)
-        found = run_benchmark(options, ConsoleProgress())
-        write_json(found, options.out)
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; nothing was written")
-        return 130
+    return exit_status(lambda: measure_gpu(argv) if "--gpu" in argv else _measure(argv))
+
+
+def _measure(argv: Sequence[str]) -> None:
+    options = parse_arguments(argv)
+    found = run_benchmark(options, ConsoleProgress())
+    write_json(found, options.out)
     logger.info("benchmark\n%s", report(found))
     logger.info("result: %s", options.out)
-    return 0
 
 
 if __name__ == "__main__":

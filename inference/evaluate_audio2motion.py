@@ -36,9 +36,9 @@ from modules.audio2motion.model import Audio2Motion  # noqa: E402
 from modules.audio2motion.motion_space import speech_envelope  # noqa: E402
 from modules.audio2motion.speaker_folds import deal_speakers  # noqa: E402
 from modules.audio2motion.speaker_table import VIDEO_SUFFIXES  # noqa: E402
-from modules.commons.errors import ConfigError, GeneFaceError  # noqa: E402
+from modules.commons.command import GOES_ON, exit_status  # noqa: E402
+from modules.commons.errors import ConfigError  # noqa: E402
 from modules.commons.hparams import parse_hparams  # noqa: E402
-from modules.commons.log import configure_logging  # noqa: E402
 from modules.commons.progress import ConsoleProgress, Progress  # noqa: E402
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, WHISPER_FILE  # noqa: E402
 from modules.face_model.model import FaceModel  # noqa: E402
@@ -318,18 +318,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--card", type=Path, help="checkpoint whose MODEL_CARD.md gets the table")
     arguments = parser.parse_args(argv)
     arguments.command = shlex.join(["scripts/evaluate_audio2motion.sh", *(sys.argv[1:] if argv is None else argv)])
-    configure_logging()
-    try:
-        stored = as_json(evaluate(arguments, ConsoleProgress()))
-        _write(arguments.out / "evaluation.json", json.dumps(stored, indent=1) + "\n")
-        _write(arguments.out / "evaluation.md", as_markdown(stored))
-        if arguments.card:
-            rewrite_card(arguments.card, stored)
-    except GeneFaceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return exit_status(lambda: _evaluate(arguments), GOES_ON)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    stored = as_json(evaluate(arguments, ConsoleProgress()))
+    _write(arguments.out / "evaluation.json", json.dumps(stored, indent=1) + "\n")
+    _write(arguments.out / "evaluation.md", as_markdown(stored))
+    if arguments.card:
+        rewrite_card(arguments.card, stored)
     sys.stdout.write(as_markdown(stored))
-    return 0
 
 
 def _write(path: Path, text: str) -> None:

@@ -20,8 +20,8 @@ from inference.evaluation.persons import usual_person
 from inference.evaluation.transfer import LATE_S, MOST_ROWS, transfer_scores
 from inference.jobs import BLEND_MODES, EvaluationJob
 from inference.prepared import open_source
-from modules.commons.errors import ConfigError, GeneFaceError, OutputError
-from modules.commons.log import configure_logging
+from modules.commons.command import exit_status
+from modules.commons.errors import ConfigError, OutputError
 from modules.commons.progress import ConsoleProgress
 from modules.structures.transfer import TransferScore, save_transfer
 
@@ -30,7 +30,10 @@ logger = logging.getLogger("evaluate_transfer")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
+    return exit_status(lambda: _measure(argv))
+
+
+def _measure(argv: Sequence[str] | None) -> None:
     parser = CommandParser(description="Measure motion transfer by blend mode.", allow_abbrev=False)
     parser.add_argument("--src_video", type=Path, required=True, help="the video")
     parser.add_argument("--head_ckpt", type=Path, help="its person (default: found, else trained)")
@@ -40,24 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("transfer.json"), help="where the figures go")
     chosen = parser.parse_args(argv)
-    try:
-        if min(chosen.late_s) <= 0 or chosen.most_rows < 1:
-            raise ConfigError("--late_s and --most_rows must be above 0; motion of the frame itself changes nothing")
-        job = EvaluationJob(chosen.src_video, chosen.out.parent, head_ckpt=chosen.head_ckpt, device=chosen.device)
-        progress = ConsoleProgress()
-        source = open_source(job.src_video, progress)
-        person = usual_person(job, source, progress)
-        scores = transfer_scores(job, source, person, chosen.modes, progress, chosen.late_s, chosen.most_rows)
-        write_scores(chosen.out, scores, str(job.src_video))
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
+    if min(chosen.late_s) <= 0 or chosen.most_rows < 1:
+        raise ConfigError("--late_s and --most_rows must be above 0; motion of the frame itself changes nothing")
+    job = EvaluationJob(chosen.src_video, chosen.out.parent, head_ckpt=chosen.head_ckpt, device=chosen.device)
+    progress = ConsoleProgress()
+    source = open_source(job.src_video, progress)
+    person = usual_person(job, source, progress)
+    scores = transfer_scores(job, source, person, chosen.modes, progress, chosen.late_s, chosen.most_rows)
+    write_scores(chosen.out, scores, str(job.src_video))
     for score in scores:
         logger.info(
             "%g s later, %-10s lower face %.2f dB, mouth %.2f dB, %d frames",
             score.late_s, score.row, score.lower_face_db, score.mouth_db, score.frames,
         )  # fmt: skip
-    return 0
 
 
 def write_scores(path: Path, scores: Sequence[TransferScore], made_from: str) -> None:

@@ -54,8 +54,9 @@ from inference.person_clip import (
 from inference.portrait_video import write_portrait_video
 from inference.prepared import PreparedSource
 from inference.side_videos import DebugStrips
-from modules.commons.errors import ConfigError, GeneFaceError
-from modules.commons.log import StageTimer, configure_logging
+from modules.commons.command import exit_status
+from modules.commons.errors import ConfigError
+from modules.commons.log import StageTimer
 from modules.commons.progress import ConsoleProgress, Progress, silent
 from modules.radnerfs.official import is_portrait
 from modules.structures.audio import AudioClip
@@ -213,17 +214,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ClassicJob:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    try:
-        result = GeneFace2Infer(ConsoleProgress()).infer_once(parse_arguments(argv))
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; nothing was written")
-        return 130
-    logger.info("result: %s", result)
-    return 0
+    return exit_status(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    logger.info("result: %s", GeneFace2Infer(ConsoleProgress()).infer_once(parse_arguments(argv)))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,9 @@ from inference.prepared import open_video
 from inference.summary import collected_warnings
 from inference.timeline import add_time_arguments
 from modules.commons.checkpoint import load_checkpoint
-from modules.commons.errors import ConfigError, GeneFaceError
-from modules.commons.log import StageTimer, configure_logging
+from modules.commons.command import GOES_ON, exit_status
+from modules.commons.errors import ConfigError
+from modules.commons.log import StageTimer
 from modules.commons.progress import ConsoleProgress
 from modules.face_model.model import REGIONS
 from modules.radnerfs.official import is_portrait, load_portrait
@@ -199,23 +200,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> ArbitraryJob | FaceLis
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    try:
-        job = parse_arguments(argv)
-        if isinstance(job, FaceList):
-            result = draw_face_list(job, ConsoleProgress())
-        elif isinstance(job, MotionJob):
-            result = export_motion(job, ConsoleProgress())
-        else:
-            result = GeneFace2InferArbitrary(ConsoleProgress()).infer_once_arbitrary(job)
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; what was finished is kept and the same command goes on from there")
-        return 130
+    return exit_status(lambda: _run(argv), GOES_ON)
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    job = parse_arguments(argv)
+    if isinstance(job, FaceList):
+        result = draw_face_list(job, ConsoleProgress())
+    elif isinstance(job, MotionJob):
+        result = export_motion(job, ConsoleProgress())
+    else:
+        result = GeneFace2InferArbitrary(ConsoleProgress()).infer_once_arbitrary(job)
     logger.info("result: %s", result)
-    return 0
 
 
 if __name__ == "__main__":

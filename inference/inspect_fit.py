@@ -31,17 +31,16 @@ from inference.fit_pages import FitPages
 from inference.fit_plot import FitCurves, plot_fit
 from inference.output_checks import check_output
 from inference.prepared import PreparedSource, load_source, video_id_of
+from modules.commons.command import exit_status
 from modules.commons.config import load_config
 from modules.commons.errors import (
     ConfigError,
     FitDivergedError,
-    GeneFaceError,
     NoFaceError,
     OutputError,
     VideoReadError,
 )
 from modules.commons.hparams import parse_hparams
-from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import VideoWorkspace
 from modules.structures.frame_index import FrameIndex
@@ -260,19 +259,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> InspectJob:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    try:
-        job = parse_arguments(argv)
-        summary = inspect_fit(job, ConsoleProgress())
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; nothing was written")
-        return 130
+    return exit_status(lambda: _inspect(argv))
+
+
+def _inspect(argv: Sequence[str] | None) -> None:
+    job = parse_arguments(argv)
+    summary = inspect_fit(job, ConsoleProgress())
     logger.info("fit\n%s", json.dumps(summary, indent=1))
     logger.info("results: %s in %s", ", ".join(OUTPUTS), job.out)
-    return 0
 
 
 if __name__ == "__main__":

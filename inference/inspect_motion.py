@@ -29,8 +29,8 @@ from inference.driving import speech_motion
 from inference.jobs import check_speech_options
 from inference.motion_picture import MotionPictures, SpokenClip
 from inference.output_checks import check_container, check_output
-from modules.commons.errors import AudioReadError, ConfigError, GeneFaceError, OutputError
-from modules.commons.log import configure_logging
+from modules.commons.command import exit_status
+from modules.commons.errors import AudioReadError, ConfigError, OutputError
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import FACE_MODEL_FILE
 from modules.face_model.model import FaceModel
@@ -163,18 +163,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> InspectMotionJob:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    try:
-        job = parse_arguments(argv)
-        count = inspect_motion(job, ConsoleProgress())
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; nothing was written")
-        return 130
-    logger.info("%d frames: %s", count, job.out)
-    return 0
+    return exit_status(lambda: _inspect(argv))
+
+
+def _inspect(argv: Sequence[str] | None) -> None:
+    job = parse_arguments(argv)
+    logger.info("%d frames: %s", inspect_motion(job, ConsoleProgress()), job.out)
 
 
 if __name__ == "__main__":

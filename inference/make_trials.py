@@ -31,8 +31,9 @@ from inference.evaluation.trials import MADE_FROM, remove_others
 from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE, BlendMode
 from inference.jobs import BLEND_MODES, MODES, EvaluationJob
 from inference.prepared import PreparedSource, open_source
-from modules.commons.errors import AudioReadError, ConfigError, GeneFaceError, VideoReadError
-from modules.commons.log import StageTimer, configure_logging
+from modules.commons.command import GOES_ON, exit_status
+from modules.commons.errors import AudioReadError, ConfigError, VideoReadError
+from modules.commons.log import StageTimer
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import AUDIO2MOTION_DIR
 from modules.face_model.model import REGIONS
@@ -238,18 +239,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationJob:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    try:
-        job = parse_arguments(argv)
-        made = make_trials(job, ConsoleProgress())
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; what was finished is kept and the same command goes on from there")
-        return 130
+    return exit_status(lambda: _make(argv), GOES_ON)
+
+
+def _make(argv: Sequence[str] | None) -> None:
+    made = make_trials(parse_arguments(argv), ConsoleProgress())
     logger.info("trials: %s", ", ".join(str(folder) for folder in made))
-    return 0
 
 
 if __name__ == "__main__":

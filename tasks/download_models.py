@@ -21,10 +21,10 @@ from pathlib import Path
 if __name__ == "__main__":  # `python tasks/x.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modules.commons.command import GOES_ON, exit_status
 from modules.commons.download_fetch import Fetcher
 from modules.commons.downloads import Downloads, DownloadSet, FileState, load_downloads, load_lock, state_of
-from modules.commons.errors import ConfigError, GeneFaceError, ModelFileError
-from modules.commons.log import configure_logging
+from modules.commons.errors import ConfigError, ModelFileError
 from modules.commons.progress import ConsoleProgress
 from modules.commons.workspace import DOWNLOADS_LOCK, ROOT
 
@@ -191,16 +191,7 @@ def run(arguments: argparse.Namespace, root: Path = ROOT, lock_file: Path = DOWN
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = parse_arguments(argv)
-    configure_logging()
-    try:
-        run(arguments)
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on from there")
-        return 130
-    return 0
+    return exit_status(lambda: run(arguments), GOES_ON)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ if __name__ == "__main__":  # `python tasks/evaluate.py` puts this file's folder
 
 import numpy as np
 
+from modules.commons.command import exit_status
 from modules.commons.config import load_config
-from modules.commons.errors import ConfigError, GeneFaceError
+from modules.commons.errors import ConfigError
 from modules.commons.hparams import parse_hparams
-from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS
 from modules.structures.evaluation import TRIAL_NAMES, TRIALS, Trial
@@ -167,19 +167,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep_trials", action="store_true", help="do not delete the trials' pictures afterwards")
     parser.add_argument("--command", default="", help="what the report calls the command that made it")
     arguments = parser.parse_args(argv)
-    configure_logging()
-    try:
-        config = load_config(arguments.config, EvaluationConfig, parse_hparams(arguments.hparams))
-        command = arguments.command or shlex.join(["python", *sys.argv])
-        evaluate_trials(arguments.out, config, command, ConsoleProgress(), keep_trials=arguments.keep_trials)
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; the trials are kept and the same command measures them anew")
-        return 130
+    return exit_status(lambda: _evaluate(arguments), "the trials are kept and the same command measures them anew")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    config = load_config(arguments.config, EvaluationConfig, parse_hparams(arguments.hparams))
+    command = arguments.command or shlex.join(["python", *sys.argv])
+    evaluate_trials(arguments.out, config, command, ConsoleProgress(), keep_trials=arguments.keep_trials)
     logger.info("report: %s", arguments.out / "report.html")
-    return 0
 
 
 if __name__ == "__main__":

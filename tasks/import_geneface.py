@@ -22,8 +22,8 @@ if __name__ == "__main__":  # `python tasks/x.py` puts this file's folder first,
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modules.audio2motion.official import motion_of_state, save_official
-from modules.commons.errors import CheckpointError, GeneFaceError, OutputError
-from modules.commons.log import configure_logging
+from modules.commons.command import exit_status
+from modules.commons.errors import CheckpointError, OutputError
 from modules.commons.official_checkpoint import (
     CONFIG_NAME,
     is_official,
@@ -144,14 +144,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = parse_arguments(argv)
-    configure_logging()
-    try:
-        for source in sources_below(arguments.ckpt_dir, arguments.out):
-            log.info("%s -> %s", source.path, source.run())
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
-    return 0
+    return exit_status(lambda: _import(arguments))
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    for source in sources_below(arguments.ckpt_dir, arguments.out):
+        log.info("%s -> %s", source.path, source.run())
 
 
 if __name__ == "__main__":

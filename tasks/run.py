@@ -21,9 +21,9 @@ from pathlib import Path
 if __name__ == "__main__":  # `python tasks/run.py` puts this file's folder first, not the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modules.commons.errors import ConfigError, GeneFaceError
+from modules.commons.command import GOES_ON, exit_status
+from modules.commons.errors import ConfigError
 from modules.commons.hparams import parse_hparams
-from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress
 from modules.commons.workspace import CHECKPOINTS, IDENTITIES, POSTNETS
 from tasks.configs import RADNeRFTaskConfig, load_any
@@ -50,13 +50,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = parse_arguments(argv)
-    configure_logging()
-    try:
-        run(arguments)
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
-    return 0
+    return exit_status(lambda: run(arguments), GOES_ON)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -38,10 +38,10 @@ from data_gen.utils.process_video.fit_3dmm_landmark import fit_3dmm  # noqa: E40
 from data_gen.utils.process_video.landmark_track import track_and_landmark  # noqa: E402
 from data_gen.utils.process_video.landmark_visibility import inside_frame  # noqa: E402
 from modules.audio2motion.speaker_table import VIDEO_SUFFIXES  # noqa: E402
+from modules.commons.command import GOES_ON, exit_status  # noqa: E402
 from modules.commons.config import load_config  # noqa: E402
 from modules.commons.errors import ConfigError, GeneFaceError  # noqa: E402
 from modules.commons.hparams import parse_hparams  # noqa: E402
-from modules.commons.log import configure_logging  # noqa: E402
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, WHISPER_FILE  # noqa: E402
 from modules.face_model.model import FaceModel  # noqa: E402
 from modules.structures.face_coeffs import FaceModelCoeffs  # noqa: E402
@@ -317,16 +317,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=EGS / "egs_bases" / "audio2motion" / "corpus.yaml")
     parser.add_argument("--hparams", default="", help="configuration overrides: speaker_from=folder,offsets.turns=2")
     arguments = parser.parse_args(argv)
-    configure_logging()
-    try:
-        config = load_config(arguments.config, CorpusConfig, parse_hparams(arguments.hparams))
-        if arguments.offsets is not None:
-            read_offsets(arguments.offsets)  # a bad table is refused before hours of tracking
-        paths = find_clips(arguments.clips, config)
-        kept = build(paths, arguments.out, config, frozen=arguments.offsets, again=arguments.again)
-    except GeneFaceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return exit_status(lambda: _build(arguments), GOES_ON)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config, CorpusConfig, parse_hparams(arguments.hparams))
+    if arguments.offsets is not None:
+        read_offsets(arguments.offsets)  # a bad table is refused before hours of tracking
+    paths = find_clips(arguments.clips, config)
+    kept = build(paths, arguments.out, config, frozen=arguments.offsets, again=arguments.again)
     sys.stdout.write(f"{arguments.out / 'clips'}: {kept} clips\n")
     return 0 if kept else 1
 

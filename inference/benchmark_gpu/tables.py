@@ -117,19 +117,16 @@ def parse_arguments(argv: Sequence[str]) -> GpuBenchmarkOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """What ``inference/benchmark.py --gpu`` does; returns the exit status."""
-    try:
-        options = parse_arguments(argv)
-        machine = Machine.here()
-        rows, left_out = run(options, ConsoleProgress())
-        content = as_json(rows, left_out, machine, options.command)
-        write_parts(options.out, (json.dumps(content, indent=1, allow_nan=False), "\n"))
-    except GeneFaceError as error:
-        logger.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        logger.error("interrupted; nothing was written")
-        return 130
+    """What ``inference/benchmark.py --gpu`` does; returns the exit status.
+
+    Raises:
+        GeneFaceError: an argument is wrong, there is no GPU, or the table cannot be written.
+    """
+    options = parse_arguments(argv)
+    machine = Machine.here()
+    rows, left_out = run(options, ConsoleProgress())
+    content = as_json(rows, left_out, machine, options.command)
+    write_parts(options.out, (json.dumps(content, indent=1, allow_nan=False), "\n"))
     logger.info("benchmark\n%s", report(rows, left_out, machine))
     logger.info("result: %s", options.out)
     return 0 if rows else 1

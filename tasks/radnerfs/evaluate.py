@@ -21,9 +21,8 @@ if __name__ == "__main__":  # `python tasks/radnerfs/evaluate.py` puts this file
 
 import numpy as np
 
-from modules.commons.errors import GeneFaceError
+from modules.commons.command import exit_status
 from modules.commons.hparams import parse_hparams
-from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import IDENTITIES
 from modules.radnerfs.person import PersonField
@@ -126,16 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--exp_name", required=True)
     parser.add_argument("--hparams", default="", help="overrides of the saved configuration: data_root=...,device=cpu")
     arguments = parser.parse_args(argv)
-    configure_logging()
+    return exit_status(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
     directory = IDENTITIES / arguments.exp_name
-    try:
-        overrides = parse_hparams(arguments.hparams)
-        config = load_any(directory / "config.yaml", overrides) if overrides else None
-        evaluate_checkpoint(directory, config, ConsoleProgress())
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
-    return 0
+    overrides = parse_hparams(arguments.hparams)
+    config = load_any(directory / "config.yaml", overrides) if overrides else None
+    evaluate_checkpoint(directory, config, ConsoleProgress())
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ if __name__ == "__main__":  # `python tasks/radnerfs/held_out_table.py` puts thi
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.commons.command import exit_status
 from modules.commons.device import pick_device
-from modules.commons.errors import CheckpointError, GeneFaceError
+from modules.commons.errors import CheckpointError
 from modules.commons.hparams import parse_hparams
-from modules.commons.log import configure_logging
 from modules.commons.progress import ConsoleProgress, Progress
 from modules.commons.workspace import FACE_MODEL_FILE, IDENTITIES
 from modules.face_model.correction import same_correction
@@ -248,18 +248,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hparams", default="", help="overrides of the saved configuration: data_root=...,device=cpu")
     parser.add_argument("--workers", type=int, default=4, help="frames in flight at once")
     arguments = parser.parse_args(argv)
-    configure_logging()
+    return exit_status(lambda: _score(arguments))
+
+
+def _score(arguments: argparse.Namespace) -> None:
     directory = IDENTITIES / arguments.exp_name
-    try:
-        overrides = parse_hparams(arguments.hparams)
-        config = load_any(directory / "config.yaml", overrides) if overrides else None
-        dataset, person, _ = open_checkpoint(directory, config, ConsoleProgress())
-        table = held_out_table(dataset, person, ConsoleProgress(), workers=arguments.workers)
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
+    overrides = parse_hparams(arguments.hparams)
+    config = load_any(directory / "config.yaml", overrides) if overrides else None
+    dataset, person, _ = open_checkpoint(directory, config, ConsoleProgress())
+    table = held_out_table(dataset, person, ConsoleProgress(), workers=arguments.workers)
     log.info("%d held-out frames\n%s", table.frames, table)
-    return 0
 
 
 if __name__ == "__main__":

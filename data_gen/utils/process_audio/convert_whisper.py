@@ -9,8 +9,8 @@ checkpoints/whisper_tiny/encoder.safetensors or checkpoints/whisper_base/encoder
 from __future__ import annotations
 
 import argparse
+import logging
 import struct
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from modules.commons.errors import GeneFaceError, ModelFileError, first_line
+from modules.commons.command import exit_status
+from modules.commons.errors import ModelFileError, first_line
+
+log = logging.getLogger(__name__)
 
 SCHEMA = "whisper-encoder/1"
 _DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
@@ -168,13 +171,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="CTranslate2's model.bin or OpenAI's model.safetensors")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args(argv)
-    try:
-        convert(arguments.model, arguments.out)
-    except GeneFaceError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB\n")
-    return 0
+    return exit_status(lambda: _convert(arguments.model, arguments.out))
+
+
+def _convert(model: Path, out: Path) -> None:
+    convert(model, out)
+    log.info("%s: %.1f MB", out, out.stat().st_size / 1e6)
 
 
 if __name__ == "__main__":

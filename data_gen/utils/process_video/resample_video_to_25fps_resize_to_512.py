@@ -26,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_gen.utils.process_video.crop_utils import crop_frame, load_crop_metadata
-from modules.commons.errors import GeneFaceError
-from modules.commons.log import configure_logging
+from modules.commons.command import exit_status
 from modules.commons.workspace import VideoWorkspace
 from modules.structures.crops import CropMetadata
 from modules.structures.frames import Frame, FramePatch, PlaneLayout, VideoInfo
@@ -173,22 +172,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--video", type=Path, help="any video; with --video_id the default is data/raw/videos/ID.mp4")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    video: Path | None = arguments.video
-    if video is None and arguments.video_id is None:
+    if arguments.video is None and arguments.video_id is None:
         parser.error("give --video for the whole picture, or --video_id for the face crop of a prepared video")
-    configure_logging()
-    try:
-        metadata = None
-        if arguments.video_id is not None:
-            workspace = VideoWorkspace(arguments.video_id)
-            metadata, video = load_crop_metadata(workspace.crop_metadata), video or workspace.raw_video
-        assert video is not None
-        count = resample_video(video, metadata, arguments.out)
-    except GeneFaceError as error:
-        log.error("error: %s", error)
-        return 1
+    return exit_status(lambda: _resample(arguments))
+
+
+def _resample(arguments: argparse.Namespace) -> None:
+    metadata, video = None, arguments.video
+    if arguments.video_id is not None:
+        workspace = VideoWorkspace(arguments.video_id)
+        metadata, video = load_crop_metadata(workspace.crop_metadata), video or workspace.raw_video
+    count = resample_video(video, metadata, arguments.out)
     log.info("%s: %d frames at 25 fps", arguments.out, count)
-    return 0
 
 
 if __name__ == "__main__":
