@@ -93,11 +93,6 @@ class DownloadSet:
         """Whether nothing of it may be fetched."""
         return not any(file.urls for file in self.files)
 
-    @property
-    def known_bytes(self) -> int:
-        """Bytes of the files whose size is known."""
-        return sum(file.size or 0 for file in self.files)
-
 
 @dataclass(frozen=True, slots=True)
 class Downloads:

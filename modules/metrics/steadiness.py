@@ -139,11 +139,6 @@ def worst_quantile_ratio(result: NDArray[np.floating], source: NDArray[np.floati
     return float((np.quantile(result[known], QUANTILES) / own).max()) if own.min() > 0 else math.nan
 
 
-def warp_error(luma: Luma, previous: Luma, flow: NDArray[np.float32], band: NDArray[np.bool_]) -> float:
-    """``warp_errors`` over one band."""
-    return warp_errors(luma, previous, flow, (band,))[0]
-
-
 def warp_errors(
     luma: Luma, previous: Luma, flow: NDArray[np.float32], bands: Sequence[NDArray[np.bool_]]
 ) -> list[float]:

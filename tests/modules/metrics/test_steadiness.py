@@ -11,7 +11,7 @@ from modules.metrics.steadiness import (
     HEAD_POINTS,
     FlickerMeter,
     landmark_acceleration,
-    warp_error,
+    warp_errors,
     worst_quantile_ratio,
 )
 from modules.structures.landmarks import JAW_LINE, MOUTH, RIGID
@@ -132,7 +132,7 @@ def test_warp_error_is_what_a_loop_counts():
         return total
 
     errors = [abs(luma[r, c] - sample(c + flow[r, c, 0], r + flow[r, c, 1])) for r, c in np.argwhere(band)]
-    assert warp_error(luma, previous, flow, band) == pytest.approx(np.mean(errors), rel=1e-4)
+    assert warp_errors(luma, previous, flow, (band,))[0] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def test_a_change_of_brightness_is_the_error():
