@@ -17,6 +17,7 @@ from inference.blinks import eyes_open, with_blinks
 from inference.controls import BlinkMode
 from inference.edit_plan import EditConfig, EditPlan, SourceMotion, plan_edits
 from inference.jobs import SpeechOptions
+from inference.kept_jaws import with_kept_jaws
 from inference.motion_to_frames import IdentityRenderer
 from inference.official_motion import OfficialMotion
 from inference.prepared import PreparedSource
@@ -120,6 +121,7 @@ def plan_speech(
     )  # fmt: skip
     open_eyes = eyes_open(source.coeffs.expression[source.coeffs.valid])
     expression = within_seen(source, plan.expression, tracked.rest, MOUTH_ROWS)
+    expression = with_kept_jaws(source, expression, tracked.expression)
     return replace(plan, expression=with_blinks(expression, times_s, blink_mode, open_eyes))
 
 

@@ -17,15 +17,15 @@ from modules.face_model.model import LABEL_EYE, LABEL_MEMBRANE, FaceModel, Regio
 from modules.radnerfs.backends.surface_ops import SurfaceOps
 from modules.radnerfs.backends.torch_surface import EMPTY, barycentric
 from modules.radnerfs.skin_motion import (
+    BORDER_SHARE,
     CHANGE_EDGES,
-    CLOSING,
     FACE_WEIGHT,
     HIDDEN_DM,
     LIPS_DM,
     MOST_STRETCHED,
     MOVED_PX,
     NEAR_LIPS_DM,
-    NECK_CLOSING,
+    NECK_REACH,
     OPENING,
     OUTSIDE_EDGES,
     REACH_EDGES,
@@ -37,9 +37,10 @@ from modules.radnerfs.skin_motion import (
     STEP_PX,
     STILL_PX,
     TANGENT,
+    USUAL_REACH,
+    Reach,
     above_lips,
     gives_way,
-    held_px,
     lip_distance,
     moves_far,
 )
@@ -132,12 +133,11 @@ def skin_motions(tables: MotionTables, cast: CastMeshes, ops: SurfaceOps) -> Dev
     flow = _carried_on(read_flow, edges.eroded(known), edges)
     yields = gives_way(cast.shut_px, cast.edge_px)
     if yields.any():
-        held = per_window(held_px(cast.shut_px, cast.edge_px), grids.device)
         known &= new[:, _FACE] >= FACE_WEIGHT
-        released = _carried_on(read_flow, edges.eroded(known), edges, NECK_CLOSING, held)
+        released = _carried_on(read_flow, edges.eroded(known), edges, NECK_REACH)
         flow = flow + per_window(yields, grids.device)[:, None] * (released - flow)
     inner = _towards_rim(new, new_seen)
-    flow = flow * inner[:, None]
+    flow = _within_picture(flow * inner[:, None], grids)
     most = (flow.abs().amax(1) * skin).amax((1, 2))[:, None, None]
     low, high = (share * edges.px for share in CHANGE_EDGES)
     far = new[:, _ABOVE] * per_window(moves_far(cast.lip_px, cast.edge_px), grids.device)
@@ -259,9 +259,7 @@ def per_window(values: NDArray[np.floating], device: torch.device) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)[:, None, None]).to(device, non_blocking=True)
 
 
-def _carried_on(
-    flow: Tensor, known: Tensor, edges: _Edges, closing: float = CLOSING, held: Tensor | float = 0.0
-) -> Tensor:
+def _carried_on(flow: Tensor, known: Tensor, edges: _Edges, far: Reach = USUAL_REACH) -> Tensor:
     """``skin_motion.carried_on``: ``[B, 2, H, W]`` of ``flow`` read where ``known``."""
     grids = edges.grids
     cells = grids.coarser(np.maximum(-(-grids.size_hw // STEP_PX), 1))
@@ -272,14 +270,26 @@ def _carried_on(
     near, distance, unit = _from_contour(coarse, inside)
     across = -(near * unit).sum(1)
     along = (near[:, 0] * unit[:, 1] - near[:, 1] * unit[:, 0]).abs()
-    reach = REACH_EDGES * edges.px + torch.where(across > 0, OPENING * across, -closing * across) + TANGENT * along
-    reach = gaussian(cells, 1.5)(torch.where(cells.inside(), reach.clamp(min=1), 0))
+    reach = REACH_EDGES * edges.px + torch.where(across > 0, OPENING * across, -far.closing * across) + TANGENT * along
+    held = torch.minimum((-far.held * across).clamp(min=0), far.most_held_edges * edges.px)
+    lengths = torch.stack([reach.clamp(min=1), held], 1) * cells.inside()[:, None]
+    reach, held = gaussian(cells, 1.5)(lengths).unbind(1)
     fading = (1 - (STEP_PX * distance - held) / reach.clamp(min=1e-3)).clamp(0, 1)
     outside = torch.where(inside[:, None], coarse, near * fading[:, None]) * cells.inside()[:, None]
     smooth = up(gaussian(cells, 0.7)(outside))
     own = (edges.distance(~known, SHARPEST_EDGE_PX) / SHARPEST_EDGE_PX).clamp(0, 1)[:, None] * known[:, None]
     merged = smooth + own * (torch.where(known[:, None], flow, smooth) - smooth)
     return torch.where(merged.abs().amax(1, keepdim=True) < STILL_PX, 0, merged)
+
+
+def _within_picture(flow: Tensor, grids: Grids) -> Tensor:
+    """``skin_motion.within_picture`` of ``[B, 2, H, W]``."""
+    height, width = flow.shape[2:]
+    column, row = torch.arange(width, device=flow.device), torch.arange(height, device=flow.device)[:, None]
+    place = torch.stack([column.expand(height, width), row.expand(height, width)])
+    last = torch.stack([grids.tensor(1), grids.tensor(0)], 1) - 1
+    low, high = -BORDER_SHARE * place, BORDER_SHARE * (last - place).clamp(min=0)
+    return torch.minimum(torch.maximum(flow, low), high)
 
 
 def _from_contour(coarse: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:

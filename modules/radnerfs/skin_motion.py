@@ -49,16 +49,19 @@ STEP_PX = 4
 CLOSING, OPENING, TANGENT = 2.5, 0.5, 0.3
 """How far it reaches, per px that the contour draws back, comes forward, or slides along itself."""
 REACH_EDGES = 0.3
-SHUT_EDGES = (0.5, 2.0)
+SHUT_EDGES = (0.25, 1.0)
 """Edge radii by which a face gets shorter: up to the first its neck stands still, from the second on it gives way."""
 FACE_WEIGHT = 0.9
 """The face that a neck gives way to ends at this weight. What is fitted of an old chin is never exact: a neck that
 stood still would keep the old chin's edge, with nothing but streaks above it."""
 NECK_CLOSING = 1.5
 """``CLOSING`` of a neck that gives way."""
-HELD, MOST_HELD_EDGES = 0.25, 2.0
-"""A neck that gives way moves with the chin, undistorted, over this share of what the face gets shorter, at most so
-many edge radii: a chin's contour in the picture lies a little below the fitted one."""
+HELD, MOST_HELD_EDGES = 2.0, 3.0
+"""A neck that gives way moves with the chin, undistorted, over so many times what the contour draws back, at most so
+many edge radii: a chin's contour in the picture lies a little below the fitted one, and a beard hangs over it. Held for
+less, a beard's edge is drawn out with the neck, into a second chin."""
+BORDER_SHARE = 0.5
+"""Of the way to the picture's border, motion reaches so far: what lies there is drawn out no more than twofold."""
 STILL_PX, MOVED_PX = 0.01, 0.05
 """Motion that is none, and motion beyond the contour that belongs to the region."""
 SHARPEST_EDGE_PX = 6.0
@@ -67,13 +70,20 @@ SHARPEST_EDGE_PX = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How motion fades beyond a contour: per px that it draws back, after ``held_px`` in which it does not fade."""
+    """How motion fades beyond a contour: over how far per px that it draws back, after how far in which it does not.
+
+    Attributes:
+        closing: px over which it fades, per px.
+        held: px in which it does not, per px.
+        most_held_edges: but no more than so many edge radii.
+    """
 
     closing: float
-    held_px: float = 0.0
+    held: float = 0.0
+    most_held_edges: float = 0.0
 
 
-USUAL_REACH = Reach(CLOSING)
+USUAL_REACH, NECK_REACH = Reach(CLOSING), Reach(NECK_CLOSING, HELD, MOST_HELD_EDGES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,7 +160,7 @@ def margin_of_motion(face_model: FaceModel, new: PosedMesh, old: PosedMesh, edge
     """How far around the lower face the motion between two meshes reaches, px: a window must hold all of it."""
     lower = (face_model.region_weights["lower_face"] > 0).numpy()
     moved = float(np.linalg.norm(old.pixels - new.pixels, axis=1)[lower].max(initial=0))
-    return round(CLOSING * moved + (REACH_EDGES + OUTSIDE_EDGES[1]) * edge_px) + STEP_PX
+    return round(max(CLOSING, HELD + NECK_CLOSING) * moved + (REACH_EDGES + OUTSIDE_EDGES[1]) * edge_px) + STEP_PX
 
 
 def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -> SkinMotion:
@@ -178,11 +188,10 @@ def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -
     yields = float(gives_way(shut, face.edge_px))
     if yields > 0:
         known &= values[..., 7] >= FACE_WEIGHT
-        neck = Reach(NECK_CLOSING, float(held_px(shut, face.edge_px)))
-        released = carried_on(read, _eroded(known, face.edge_px / 2), face.edge_px, neck)
+        released = carried_on(read, _eroded(known, face.edge_px / 2), face.edge_px, NECK_REACH)
         flow += np.float32(yields) * (released - flow)
     inner = _towards_rim(face.new, values[..., 7])
-    flow *= inner[..., None]
+    flow = within_picture(flow * inner[..., None])
     lip = lip_motion_px(*(mesh.pixels[places.lip] for mesh in (face.new_mesh, face.old_mesh)))
     far = values[..., 5] * float(moves_far(lip, face.edge_px))
     share = 1 - _ramp(values[..., 3], *(near + far * (most - near) for near, most in RENDERED_REACH))
@@ -200,6 +209,21 @@ def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -
         mouth_shown=(1 - _ramp(old[..., 0], *RENDERED_DM)) * old_skin,
         region=_softened((skin & (inner > 0)) | beyond, face.edge_px),
     )
+
+
+def within_picture(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Motion ``[h, w, 2]`` px that reads nothing from beyond its window.
+
+    Motion towards a border is at most ``BORDER_SHARE`` of the way there: so what lies beside the border is drawn out
+    evenly, and a chin beside it draws back only as far as there is picture to follow it. A window's border that is not
+    the frame's lies farther away than motion reaches (``margin_of_motion``).
+    """
+    height, width = flow.shape[:2]
+    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    share = np.float32(BORDER_SHARE)
+    across = np.clip(flow[..., 0], -share * columns, share * (width - 1 - columns))
+    down = np.clip(flow[..., 1], -share * rows, share * (height - 1 - rows))
+    return np.stack([across, down], axis=-1)
 
 
 def face_ends(face_model: FaceModel) -> NDArray[np.int64]:
@@ -222,11 +246,6 @@ def gives_way(shut: NDArray[np.float64], edge_px: float | NDArray[np.float64]) -
     """How far the neck gives way, 0..1, to a face that gets ``shut`` px shorter."""
     low, high = (edges * np.asarray(edge_px) for edges in SHUT_EDGES)
     return _ramp(np.asarray(shut), low, high)
-
-
-def held_px(shut: NDArray[np.float64], edge_px: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far below the chin its motion is held before it fades, px."""
-    return np.clip(HELD * shut, 0, MOST_HELD_EDGES * np.asarray(edge_px))
 
 
 def upper_lip(face_model: FaceModel) -> NDArray[np.int64]:
@@ -272,8 +291,10 @@ def carried_on(
     coarse = (sums / np.maximum(share, 1e-3)[..., None]).astype(np.float32)
     near, across, along, distance = _from_contour(coarse, inside)
     reach = REACH_EDGES * edge_px + np.where(across > 0, OPENING * across, -far.closing * across) + TANGENT * along
-    reach = cv2.GaussianBlur(np.maximum(reach, 1).astype(np.float32), (0, 0), 1.5)
-    fading = np.clip(1 - (STEP_PX * distance - far.held_px) / reach, 0, 1)
+    held = np.clip(-far.held * across, 0, far.most_held_edges * edge_px)
+    lengths = np.stack([np.maximum(reach, 1), held], axis=-1).astype(np.float32)
+    reach, held = cv2.split(cv2.GaussianBlur(lengths, (0, 0), 1.5))
+    fading = np.clip(1 - (STEP_PX * distance - held) / reach, 0, 1)
     outside = cv2.GaussianBlur(np.where(inside[..., None], coarse, near * fading[..., None]), (0, 0), 0.7)
     smooth = cv2.resize(outside, (width, height), interpolation=cv2.INTER_LINEAR)
     depth = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)

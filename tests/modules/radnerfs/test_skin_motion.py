@@ -16,17 +16,19 @@ from modules.radnerfs.skin_motion import (
     Reach,
     above_lips,
     carried_on,
+    face_ends,
     gives_way,
-    held_px,
     lip_distance,
     lip_motion_px,
     moves_far,
     shut_px,
     skin_motion,
     upper_lip,
+    within_picture,
 )
 from modules.radnerfs.surface import FacePose, edge_radius_px, project_mesh, region_weight, surface_hits
 from modules.structures.cameras import CameraIntrinsics
+from modules.structures.crops import moved_grid
 
 SIZE = 256
 BOUNDS = (0, 0, SIZE, SIZE)
@@ -139,11 +141,10 @@ def test_a_neck_gives_way_smoothly_and_only_to_a_jaw_that_closes():
     ends = np.array([[0.0, 0.0], [30.0, 40.0]])  # 50 px apart, in any direction
     assert shut_px(ends, ends * 1.2) == pytest.approx(10) and shut_px(ends * 1.2, ends) == pytest.approx(-10)
     shut = np.linspace(-20, 20, 401)
-    share, held = gives_way(shut, 4.0), held_px(shut, 4.0)
-    assert not share[shut <= 2].any() and (share[shut >= 8] == 1).all() and np.diff(share).max() < 0.03
-    assert not held[shut <= 0].any() and held.max() == pytest.approx(5) and held_px(np.array(99.0), 4.0) == 8
+    share = gives_way(shut, 4.0)
+    assert not share[shut <= 1].any() and (share[shut >= 4] == 1).all() and np.diff(share).max() < 0.06
     assert np.array_equal(
-        gives_way(np.array([5.0, 5.0]), np.array([4.0, 2.0])), [float(gives_way(np.array(5.0), 4.0)), 1]
+        gives_way(np.array([3.0, 3.0]), np.array([4.0, 2.0])), [float(gives_way(np.array(3.0), 4.0)), 1]
     )
 
 
@@ -169,13 +170,53 @@ def test_the_reach_of_the_rendering_rises_smoothly():
     assert np.diff(far).max() < 0.04 and moves_far(np.array([8.0]), np.array([9.0])) == 0
 
 
-def test_a_held_motion_fades_after_it():
+@pytest.mark.parametrize(("far", "reach"), [(Reach(1.5, 1.0, 9.0), 8), (Reach(1.5, 2.0, 3.0), 9)])
+def test_a_held_motion_fades_after_it(far, reach):
+    known = np.zeros((90, 60), bool)
+    known[:40] = True
+    flow = np.zeros((90, 60, 2), np.float32)
+    flow[..., 1] = 8
+    held = carried_on(flow, known, 3.0, far)[:, 30, 1]
+    assert held[39 + reach] > 5.5 and not held[40 + reach + 18 :].any()
+    assert held[39 + reach] > 1.3 * carried_on(flow, known, 3.0, Reach(1.5))[39 + reach, 30, 1]
+    assert np.diff(held + np.arange(90)).min() > 0
+
+
+def test_what_does_not_draw_back_is_not_held():
+    """Held is the chin: beside it, where a contour slides or comes forward, motion ends as soon as ever."""
     known = np.zeros((80, 60), bool)
     known[:40] = True
-    flow = np.zeros((80, 60, 2), np.float32)
-    flow[..., 1] = 8
-    held = carried_on(flow, known, 3.0, Reach(1.5, 8.0))[:, 30, 1]
-    assert held[47] > 6.5 and not held[66:].any() and np.diff(held + np.arange(80)).min() > 0
+    for x, y in ((8, 0), (0, -8)):
+        flow = np.zeros((80, 60, 2), np.float32)
+        flow[:] = x, y
+        held, usual = (carried_on(flow, known, 3.0, far) for far in (Reach(1.5, 2.0, 3.0), Reach(1.5)))
+        assert np.array_equal(held, usual) and held[40:].any()
+
+
+def test_nothing_is_read_from_beyond_the_picture():
+    """Beside a border motion shrinks with what is left of the picture, and lines never fold."""
+    flow = np.zeros((40, 50, 2), np.float32)
+    flow[..., 0], flow[..., 1] = -3, 12
+    flow[:, 25:, 0] = 9
+    made = within_picture(flow)
+    x, y = moved_grid(made)
+    assert x.min() >= 0 and x.max() <= 49 and y.max() <= 39 and not made[-1, :, 1].any()
+    assert np.array_equal(made[:15, 6:30], flow[:15, 6:30]), "far from the border nothing changes"
+    assert np.diff(y, axis=0).min() == pytest.approx(0.5), "what is left is drawn out evenly"
+
+
+def test_a_chin_beside_the_border_draws_back_as_far_as_there_is_picture(model, camera, monkeypatch):
+    place = np.array([0, -0.6, 0], np.float32)
+    new, old = (replace(one, translation=place) for one in (pose(model), pose(model, jawOpen=0.5)))
+
+    def lowest_read():
+        face, motion = motion_of(model, camera, new, old)
+        assert face.old_mesh.pixels[face_ends(model)[1], 1] > SIZE - 12 and motion.flow[-20:, :, 1].max() > 3
+        return float(moved_grid(motion.flow)[1].max())
+
+    assert lowest_read() <= SIZE - 1
+    monkeypatch.setattr("modules.radnerfs.skin_motion.BORDER_SHARE", 1e3)
+    assert lowest_read() > SIZE + 2
 
 
 def test_nothing_known_is_nothing_moved():
