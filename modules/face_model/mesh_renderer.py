@@ -96,13 +96,16 @@ def interpolate(
 ) -> NDArray[np.float32]:
     """Spread vertex attributes over the pixels: ``[V, C]`` to float32 ``[h, w, C]``, ``fill`` where nothing is seen."""
     height, width = fragments.triangle_id.shape
-    out = np.full((height, width, attributes.shape[1]), fill, dtype=np.float32)
-    covered = fragments.covered
-    corners = triangles[fragments.triangle_id[covered]]  # [P, 3]
-    weights = fragments.barycentric[covered]  # [P, 3]
+    out = np.full((height * width, attributes.shape[1]), fill, dtype=np.float32)
+    seen = np.flatnonzero(fragments.covered)  # whole rows by number are read several times faster than by a mask
+    found = np.take(fragments.triangle_id.reshape(-1), seen)
+    weights = np.take(fragments.barycentric.reshape(-1, 3), seen, axis=0)  # [P, 3]
     values = attributes.astype(np.float32, copy=False)
-    out[covered] = sum(weights[:, k, None] * values[corners[:, k]] for k in range(3))
-    return out
+    spread = np.zeros((len(seen), attributes.shape[1]), np.float32)
+    for k in range(3):
+        spread += np.take(values, np.take(triangles[:, k], found), axis=0) * weights[:, k : k + 1]
+    out[seen] = spread
+    return out.reshape(height, width, -1)
 
 
 def vertex_normals(vertices: NDArray[np.floating], triangles: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -60,8 +60,8 @@ HELD, MOST_HELD_EDGES = 2.0, 3.0
 """A neck that gives way moves with the chin, undistorted, over so many times what the contour draws back, at most so
 many edge radii: a chin's contour in the picture lies a little below the fitted one, and a beard hangs over it. Held for
 less, a beard's edge is drawn out with the neck, into a second chin."""
-BORDER_SHARE = 0.5
-"""Of the way to the picture's border, motion reaches so far: what lies there is drawn out no more than twofold."""
+BORDER_SHARE = 0.35
+"""Of the way to the picture's border, motion reaches so far: what lies there is drawn out by half at most."""
 STILL_PX, MOVED_PX = 0.01, 0.05
 """Motion that is none, and motion beyond the contour that belongs to the region."""
 SHARPEST_EDGE_PX = 6.0
@@ -160,7 +160,8 @@ def margin_of_motion(face_model: FaceModel, new: PosedMesh, old: PosedMesh, edge
     """How far around the lower face the motion between two meshes reaches, px: a window must hold all of it."""
     lower = (face_model.region_weights["lower_face"] > 0).numpy()
     moved = float(np.linalg.norm(old.pixels - new.pixels, axis=1)[lower].max(initial=0))
-    return round(max(CLOSING, HELD + NECK_CLOSING) * moved + (REACH_EDGES + OUTSIDE_EDGES[1]) * edge_px) + STEP_PX
+    neck = NECK_CLOSING * moved + min(HELD * moved, MOST_HELD_EDGES * edge_px)
+    return round(max(CLOSING * moved, neck) + (REACH_EDGES + OUTSIDE_EDGES[1]) * edge_px) + STEP_PX
 
 
 def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -> SkinMotion:
@@ -183,23 +184,20 @@ def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -
     hidden = skin & _was_hidden(values[..., :2], values[..., 2], face)
     known = skin & ~hidden & ~(_stretched(values[..., :2]) & (values[..., 3] > NEAR_LIPS_DM))
     read = np.ascontiguousarray(values[..., :2])
-    flow = carried_on(read, _eroded(known, face.edge_px / 2), face.edge_px)
     shut = shut_px(*(mesh.pixels[places.ends] for mesh in (face.new_mesh, face.old_mesh)))
-    yields = float(gives_way(shut, face.edge_px))
-    if yields > 0:
-        known &= values[..., 7] >= FACE_WEIGHT
-        released = carried_on(read, _eroded(known, face.edge_px / 2), face.edge_px, NECK_REACH)
-        flow += np.float32(yields) * (released - flow)
+    flow = _beyond_face(read, known, values[..., 7], face.edge_px, float(gives_way(shut, face.edge_px)))
     inner = _towards_rim(face.new, values[..., 7])
     flow = within_picture(flow * inner[..., None])
     lip = lip_motion_px(*(mesh.pixels[places.lip] for mesh in (face.new_mesh, face.old_mesh)))
     far = values[..., 5] * float(moves_far(lip, face.edge_px))
     share = 1 - _ramp(values[..., 3], *(near + far * (most - near) for near, most in RENDERED_REACH))
     rendered = _rendered(share, values[..., 4] > 0.5, hidden & (values[..., 3] < NEAR_LIPS_DM), skin)
-    rendered *= inner * _ramp(np.float32(np.abs(flow[skin]).max(initial=0)), *(e * face.edge_px for e in CHANGE_EDGES))
+    rendered *= inner * _ramp(
+        np.float32(_longest(flow)[skin].max(initial=0)), *(e * face.edge_px for e in CHANGE_EDGES)
+    )
     old_skin = face.old.mask & (_moving(face.old, old[..., 1]) > 0)
     compared = _inside(old_skin, face.edge_px) * _towards_rim(face.old, old[..., 2])
-    beyond = np.abs(flow).max(axis=2) > MOVED_PX
+    beyond = _longest(flow) > MOVED_PX
     return SkinMotion(
         flow=flow,
         rendered=rendered,
@@ -209,6 +207,23 @@ def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -
         mouth_shown=(1 - _ramp(old[..., 0], *RENDERED_DM)) * old_skin,
         region=_softened((skin & (inner > 0)) | beyond, face.edge_px),
     )
+
+
+def _beyond_face(
+    read: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    face_weight: NDArray[np.float32],
+    edge_px: float,
+    yields: float,
+) -> NDArray[np.float32]:
+    """Motion ``[h, w, 2]`` carried on beyond the face, whose neck gives way to it by a share ``yields`` (0..1)."""
+    motions = []
+    if yields < 1:
+        motions.append(carried_on(read, _eroded(known, edge_px / 2), edge_px))
+    if yields > 0:
+        face = _eroded(known & (face_weight >= FACE_WEIGHT), edge_px / 2)
+        motions.append(carried_on(read, face, edge_px, NECK_REACH))
+    return motions[0] if len(motions) == 1 else motions[0] + np.float32(yields) * (motions[1] - motions[0])
 
 
 def within_picture(flow: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -299,9 +314,9 @@ def carried_on(
     smooth = cv2.resize(outside, (width, height), interpolation=cv2.INTER_LINEAR)
     depth = cv2.distanceTransform(known.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
     own = np.clip(depth / SHARPEST_EDGE_PX, 0, 1)[..., None]
-    merged = smooth + own * (np.where(known[..., None], flow, smooth) - smooth)
-    merged[np.abs(merged).max(axis=2) < STILL_PX] = 0
-    return merged.astype(np.float32)
+    merged = np.asarray(smooth + own * (np.where(known[..., None], flow, smooth) - smooth), np.float32)
+    merged[_longest(merged) < STILL_PX] = 0
+    return merged
 
 
 def _from_contour(coarse: NDArray[np.float32], inside: NDArray[np.bool_]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
@@ -321,6 +336,11 @@ def _from_contour(coarse: NDArray[np.float32], inside: NDArray[np.bool_]) -> tup
     across = -(near[..., 0] * unit_x + near[..., 1] * unit_y)  # the skin itself moves against the flow
     along = np.abs(near[..., 0] * unit_y - near[..., 1] * unit_x)
     return near, across, along, distance
+
+
+def _longest(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The larger component ``[h, w]`` of motion."""
+    return np.maximum(np.abs(flow[..., 0]), np.abs(flow[..., 1]))
 
 
 def _moving(hits: SurfaceHits, lower_face: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -123,12 +123,12 @@ def test_batches_move_as_single_windows(model, device, region, change):
         flow = made.flow[row, :, :height, :width].cpu().numpy().transpose(1, 2, 0)
         off = np.linalg.norm(flow - motion.flow, axis=2)
         carried = (motion.paintable > 0) & (motion.rendered < 0.5)  # elsewhere in the mouth it is not used
-        # The neck under a jaw that closes is carried on from a distance, too.
-        assert off.mean() < 0.03 and np.quantile(off[carried], 0.97) < (0.2 if change is a_jaw_that_closes else 0.1)
+        # The neck under a jaw that closes is carried on from a distance, too, held as its nearest chin draws back.
+        assert off.mean() < 0.03 and np.quantile(off[carried], 0.97) < (0.25 if change is a_jaw_that_closes else 0.1)
         assert np.abs(motion.flow).max() > 0.3
         for name, mean, most in (
             ("rendered", 1e-3, 1), ("paintable", 1e-4, 1), ("compared", 2e-3, 0.1), ("matched", 2e-3, 0.1),
-            ("mouth_shown", 1e-3, 1), ("region", 0.02, 0.5),
+            ("mouth_shown", 1e-3, 1), ("region", 0.02, 0.7 if change is a_jaw_that_closes else 0.5),
         ):  # fmt: skip
             other = getattr(made, name)[row].cpu().numpy()
             off = np.abs(other[:height, :width] - getattr(motion, name))
