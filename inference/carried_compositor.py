@@ -38,7 +38,7 @@ from modules.video.source_detail import SourceDetail
 _MARGIN_PX = 16
 """Around the mouth, whose detail is measured: more than its filters reach."""
 _NO_DETAIL = 1e-3
-"""Gains that near to 1 change nothing, see ``detail.apply_gains``."""
+"""Gains that near to 1 change nothing, see ``detail.refined``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,7 +29,7 @@ from modules.video.delta_transfer import (
     STILL_PX,
     THIN,
 )
-from modules.video.detail import MOST_SPECK, SIGMAS
+from modules.video.detail import CORE, MOST_SPECK, NEIGHBOURS, SIGMAS
 from modules.video.device_grids import Grids, area, box_of_three, continued, gaussian, linear
 from modules.video.grain import BLUE, GREEN, LEAST_ALPHA, RED
 from modules.video.linear_light import BT709, LightCurve
@@ -103,45 +103,37 @@ def in_source_light(
 
 
 def with_detail(carried: CarriedBatch, gains: Tensor) -> CarriedBatch:
-    """``detail.despeckled`` and ``detail.apply_gains`` on the new renderings where they are used.
+    """``detail.refined`` on the new renderings where they are used.
 
     Args:
         carried: in the source's light.
-        gains: ``[B, len(SIGMAS)]``, finest band first; a row of ones leaves its picture alone.
+        gains: ``[B, len(SIGMAS)]``, finest band first; a row of ones leaves its picture as sharp as it is.
     """
-    speck = carried.new - _medians(carried.new)
-    clean = carried.new - carried.rendered[:, None] * (speck - speck.clamp(-MOST_SPECK, MOST_SPECK))
-    finer, change = clean, torch.zeros_like(clean)
+    new = carried.new
+    luma = RED * new[:, 0] + GREEN * new[:, 1] + BLUE * new[:, 2]
+    finer = _despeckled(luma)
+    change = finer - luma
     for band, sigma in enumerate(SIGMAS):
         coarser = gaussian(carried.grids, sigma)(finer)
-        change = change + (gains[:, band] - 1)[:, None, None, None] * (finer - coarser)
+        fine, gain = finer - coarser, (gains[:, band] - 1)[:, None, None]
+        square = fine * fine
+        change = change + gain * torch.where(gain > 0, fine * (square / (square + CORE * CORE)), fine)
         finer = coarser
-    lifted = (clean + carried.rendered[:, None] * change).clamp(0, 1)
-    changes = (carried.rendered > 0) & (gains != 1).any(1)[:, None, None]
-    return replace(carried, new=torch.where(changes[:, None], lifted, clean))
+    lifted = (new + (carried.rendered * change)[:, None]).clamp(0, 1)
+    return replace(carried, new=torch.where(carried.rendered[:, None] > 0, lifted, new))
 
 
-def _medians(images: Tensor) -> Tensor:
-    """Medians of each pixel of ``[B, C, H, W]`` and its eight neighbours; border pixels go on outside.
-
-    Columns of three are sorted first: the median of nine is that of the largest of the least, the middle one of the
-    middle ones, and the least of the largest.
-    """
-    padded = functional.pad(images, (1, 1, 1, 1), mode="replicate")
-    height, width = images.shape[2:]
-    least, middle, largest = _sorted(*(padded[:, :, k : k + height] for k in range(3)))
-    shifts = [slice(k, k + width) for k in range(3)]
-    low = torch.maximum(torch.maximum(*(least[..., shift] for shift in shifts[:2])), least[..., shifts[2]])
-    high = torch.minimum(torch.minimum(*(largest[..., shift] for shift in shifts[:2])), largest[..., shifts[2]])
-    _, mid, _ = _sorted(*(middle[..., shift] for shift in shifts))
-    return _sorted(low, mid, high)[1]
-
-
-def _sorted(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The least, the middle and the largest of three, one by one."""
-    low, high = torch.minimum(a, b), torch.maximum(a, b)
-    middle = torch.minimum(high, c)
-    return torch.minimum(low, c), torch.maximum(low, middle), torch.maximum(high, c)
+def _despeckled(luma: Tensor) -> Tensor:
+    """``detail.despeckled`` of each of ``[B, H, W]``."""
+    height, width = luma.shape[1:]
+    padded = functional.pad(luma[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    first, second, *others = (padded[:, y : y + height, x : x + width] for y, x in NEIGHBOURS)
+    least, low = torch.minimum(first, second), torch.maximum(first, second)
+    most, high = low, least
+    for one in others:
+        low, least = torch.minimum(low, torch.maximum(least, one)), torch.minimum(least, one)
+        high, most = torch.maximum(high, torch.minimum(most, one)), torch.maximum(most, one)
+    return torch.minimum(torch.maximum(luma, low - MOST_SPECK), high + MOST_SPECK)
 
 
 def moved(source: Tensor, carried: CarriedBatch, free: Tensor | None) -> Moved:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modules.structures.carried_patch import CarriedPatch
 from modules.structures.frames import FramePatch, PlaneLayout
-from modules.video.detail import DetailMatcher, Gains, apply_gains, despeckled
+from modules.video.detail import DetailMatcher, Gains, refined
 from modules.video.grain import Grain, GrainMatcher, Strengths, code_step
 
 Floats = NDArray[np.float32]
@@ -59,7 +59,7 @@ class SourceDetail:
             time_s: when the frame is shown.
         """
         gains = self.gains(source, carried.shown, carried.mouth_shown, free, time_s)
-        rgb = apply_gains(despeckled(carried.patch.rgb, carried.rendered), gains, carried.rendered)
+        rgb = refined(carried.patch.rgb, gains, carried.rendered)
         return replace(carried, patch=replace(carried.patch, rgb=rgb))
 
     def gains(self, source: Floats, shown: Floats, mouth_shown: Floats, free: Floats | None, time_s: float) -> Gains:
@@ -75,7 +75,7 @@ class SourceDetail:
         seen = mouth_shown > _MOUTH
         if free is not None:
             seen &= free > _HALF
-        return self._sharpness.update(source, despeckled(shown, mouth_shown), seen.astype(np.float32), time_s)
+        return self._sharpness.update(source, shown, seen.astype(np.float32), time_s)
 
     def grainy(
         self,

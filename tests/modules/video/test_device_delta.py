@@ -9,7 +9,7 @@ from modules.structures.carried_patch import CarriedPatch
 from modules.structures.frames import FramePatch
 from modules.video.delta_transfer import DeltaTransfer
 from modules.video.delta_transfer import in_source_light as lit_on_cpu
-from modules.video.detail import apply_gains, despeckled
+from modules.video.detail import refined
 from modules.video.device_delta import CarriedBatch, in_source_light, moved, over_cells, with_detail, with_grain
 from modules.video.device_grids import Grids
 from modules.video.grain import NO_GRAIN, Grain
@@ -116,7 +116,7 @@ def test_bands_are_lifted(device):
     gains = [(1.4, 1.2, 0.8), (1.0, 1.0, 1.0), (0.6, 1.0, 1.3)]
     made = with_detail(batch, torch.tensor(gains, device=device))
     for number, one in enumerate(carried):
-        expected = apply_gains(despeckled(one.patch.rgb, one.rendered), gains[number], one.rendered)
+        expected = refined(one.patch.rgb, gains[number], one.rendered)
         np.testing.assert_allclose(taken(made.new, number), expected, atol=2e-4)
     outside = batch.rendered[1] == 0
     assert outside.any() and torch.equal(made.new[1][:, outside], batch.new[1][:, outside])
