@@ -19,7 +19,9 @@ from inference.device_compositor import DeviceCompositor, Pending
 from inference.face_edits import State
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import Frame
+from modules.video.blocks import Coding
 from modules.video.delta_transfer import DeltaTransfer
+from modules.video.device_blocks import coded
 from modules.video.device_delta import (
     CarriedBatch,
     Moved,
@@ -83,6 +85,7 @@ class Written:
         done: the new pictures.
         cells: bool ``[B, h, w]`` that are written, on the device.
         strengths: of the grain.
+        codings: of luma.
         states: after each edit.
     """
 
@@ -90,6 +93,7 @@ class Written:
     done: Moved
     cells: Tensor
     strengths: tuple[Strengths, ...]
+    codings: tuple[Coding, ...]
     states: tuple[State, ...]
 
 
@@ -132,22 +136,23 @@ class CarriedCompositor:
             lit: the next edits.
             state: of the face before them.
         """
-        gains, strengths, details = self._detailed(lit, state)
+        gains, strengths, codings, details = self._detailed(lit, state)
         carried = with_detail(lit.carried, torch.tensor(gains, dtype=torch.float32, device=self.device))
         done = moved(lit.source, carried, lit.free)
         cells, transfers = self._cells(lit.edits, done, state)
         states = tuple(transfer | detail for transfer, detail in zip(transfers, details, strict=True))
-        return Written(lit, done, cells.to(self.device), strengths, states)
+        return Written(lit, done, cells.to(self.device), strengths, codings, states)
 
     def blend(self, written: Written) -> Pending:
-        """Add grain, blend, and send the windows back."""
+        """Round luma as the source's, add grain, blend, and send the windows back."""
         lit, done = written.lit, written.done
         grids, windows, frames = lit.carried.grids, lit.windows, lit.edits.frames
         alpha = over_cells(done, written.cells, grids)
         offsets = torch.from_numpy(np.stack([self._detail.grain.offsets(frame.index) for frame in frames]))
         strengths = torch.tensor(written.strengths, dtype=torch.float32)
+        rgb = coded(done.rgb, grids, lit.edits.bounds, written.codings, frames[0].layout)
         rgb = with_grain(
-            done.rgb, alpha, lit.carried.rendered, self._tiles, offsets.to(self.device), strengths.to(self.device)
+            rgb, alpha, lit.carried.rendered, self._tiles, offsets.to(self.device), strengths.to(self.device)
         )
         seen = alpha if lit.free is None else alpha * lit.free
         inner = _in_windows(torch.cat([rgb, seen[:, None]], 1), windows)
@@ -157,10 +162,12 @@ class CarriedCompositor:
             wanted["alpha"] = inner[:, 3]
         return self._copies.returned(frames, windows, wanted)
 
-    def _detailed(self, lit: Lit, state: State) -> tuple[list[tuple[float, ...]], tuple[Strengths, ...], list[State]]:
-        """Gains of fine bands and strengths of grain of each frame, and the state after it."""
+    def _detailed(
+        self, lit: Lit, state: State
+    ) -> tuple[list[tuple[float, ...]], tuple[Strengths, ...], tuple[Coding, ...], list[State]]:
+        """Gains of fine bands, strengths of grain and coding of each frame, and the state after it."""
         self._detail.resume(state)
-        gains, strengths, states = [], [], []
+        gains, strengths, codings, states = [], [], [], []
         mouths = _mouths(lit)
         for number, (frame, begins) in enumerate(zip(lit.edits.frames, lit.edits.begins, strict=True)):
             if begins:
@@ -171,10 +178,11 @@ class CarriedCompositor:
             gains.append(tuple(1.0 for _ in found) if all(abs(gain - 1) < _NO_DETAIL for gain in found) else found)
             parts = _whole(lit, number) if self._is_grain_due(time_s) else mouths[number]
             source, shown, compared, mouth_shown, free = parts
-            place = frame.index, time_s, frame.layout
-            strengths.append(self._detail.strengths(source, shown, compared, mouth_shown, free, place))
+            strengths.append(self._detail.strengths(source, shown, compared, mouth_shown, free, frame))
+            x0, y0, x1, y1 = lit.edits.bounds[number].tolist()
+            codings.append(self._detail.coding(frame, (x0, y0, x1, y1)))
             states.append(self._detail.state())
-        return gains, tuple(strengths), states
+        return gains, tuple(strengths), tuple(codings), states
 
     def _is_grain_due(self, time_s: float) -> bool:
         """Whether grain is measured in a frame shown at that time; if not, its pictures are not looked at."""

@@ -238,7 +238,7 @@ class FaceCompositor:
             rgb = restored(lit.patch.rgb, lit.rendered, self._restorer)
             lit = replace(lit, patch=replace(lit.patch, rgb=rgb))
         patch = self._transfer.patch(source, lit, free, time_s)
-        patch = self._detail.grainy(source, lit, patch, free, (frame.index, time_s, frame.layout))
+        patch = self._detail.as_filmed(source, lit, patch, free, frame)
         seen = patch if free is None else replace(patch, alpha=patch.alpha * free)
         return blend_patch(frame, seen), patch
 

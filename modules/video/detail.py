@@ -165,7 +165,7 @@ def despeckled(luma: NDArray[np.float32]) -> NDArray[np.float32]:
     for one in others:
         low, least = cv2.min(low, cv2.max(least, one)), cv2.min(least, one)
         high, most = cv2.max(high, cv2.min(most, one)), cv2.max(most, one)
-    return np.clip(luma, low - np.float32(MOST_SPECK), high + np.float32(MOST_SPECK))
+    return np.asarray(np.clip(luma, low - np.float32(MOST_SPECK), high + np.float32(MOST_SPECK)), np.float32)
 
 
 def weighted(picture: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -179,7 +179,7 @@ def _luma(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _cored(band: NDArray[np.float32]) -> NDArray[np.float32]:
     square = band * band
-    return band * (square / (square + np.float32(CORE * CORE)))
+    return np.asarray(band * (square / (square + np.float32(CORE * CORE))), np.float32)
 
 
 def _bands(picture: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -42,6 +42,7 @@ RED, GREEN, BLUE = 0.299, 0.587, 0.114
 LEAST_ALPHA = 0.02
 """Grain is never strengthened as if a blend showed less of it than this."""
 _SIGMA_OF_MEDIAN = 1.4826
+_NOTHING = 1e-12
 _COARSE_OF_FINE = 0.02
 """Variance in the coarse band of luma of grain that has variance 1 in the fine one."""
 
@@ -90,6 +91,13 @@ class GrainMatcher:
         self._memory = None
         if "variances" in state:
             self._memory = _Variances(state["variances"], float(state["grain_time_s"]))
+
+    def relative_noise(self) -> float:
+        """The source's fine noise over the render's, both with the rounding of samples; 1 while nothing is known."""
+        if self._memory is None:
+            return 1.0
+        source, render = self._memory.values[:, 0]
+        return math.sqrt(float(source) / max(float(render) + self._rounding, _NOTHING))
 
     def update(
         self, source: NDArray[np.float32], render: NDArray[np.float32], skin: NDArray[np.bool_], time_s: float

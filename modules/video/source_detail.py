@@ -1,4 +1,4 @@
-"""What a mouth rendered into a source takes over of the source's picture: its sharpness and its grain."""
+"""What a mouth rendered into a source takes over of the source's picture: its sharpness, its coding and its grain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.structures.carried_patch import CarriedPatch
-from modules.structures.frames import FramePatch, PlaneLayout
+from modules.structures.frames import Frame, FramePatch
+from modules.video.blocks import BlockMatcher, Coding, coded
 from modules.video.detail import DetailMatcher, Gains, refined
 from modules.video.grain import Grain, GrainMatcher, Strengths, code_step
 
@@ -31,21 +32,24 @@ class SourceDetail:
         self._sharpness = DetailMatcher()
         self._step = _STEP_8BIT
         self._missing = GrainMatcher(self._step)
+        self._blocks = BlockMatcher()
         self.grain = Grain(seed)
 
     def reset(self) -> None:
         """Forget earlier frames; call it at cuts."""
         self._sharpness.reset()
         self._missing.reset()
+        self._blocks.reset()
 
     def state(self) -> dict[str, NDArray]:
         """What is remembered, as arrays; empty when there is nothing."""
-        return self._sharpness.state() | self._missing.state()
+        return self._sharpness.state() | self._missing.state() | self._blocks.state()
 
     def resume(self, state: dict[str, NDArray]) -> None:
         """Remember what another's ``state`` says."""
         self._sharpness.resume(state)
         self._missing.resume(state)
+        self._blocks.resume(state)
 
     def sharpened(
         self, source: NDArray[np.float32], carried: CarriedPatch, free: NDArray[np.float32] | None, time_s: float
@@ -77,25 +81,35 @@ class SourceDetail:
             seen &= free > _HALF
         return self._sharpness.update(source, shown, seen.astype(np.float32), time_s)
 
-    def grainy(
+    def as_filmed(
         self,
         source: NDArray[np.float32],
         carried: CarriedPatch,
         patch: FramePatch,
         free: NDArray[np.float32] | None,
-        place: tuple[int, float, PlaneLayout],
+        frame: Frame,
     ) -> FramePatch:
-        """The patch with the source's grain where it was rendered.
+        """The patch coded as the source is, and with the source's grain where it was rendered.
 
         Args:
             source: see ``sharpened``.
             carried: likewise.
             patch: what the renderings became.
             free: see ``sharpened``.
-            place: number of the frame, when it is shown, and its layout.
+            frame: the source frame.
         """
-        strengths = self.strengths(source, carried.shown, carried.compared, carried.mouth_shown, free, place)
-        return replace(patch, rgb=self.grain.add(patch.rgb, patch.alpha, carried.rendered, strengths, place[0]))
+        strengths = self.strengths(source, carried.shown, carried.compared, carried.mouth_shown, free, frame)
+        rgb = coded(patch.rgb, patch.alpha, patch.bounds, self.coding(frame, patch.bounds), frame.layout)
+        return replace(patch, rgb=self.grain.add(rgb, patch.alpha, carried.rendered, strengths, frame.index))
+
+    def coding(self, frame: Frame, bounds: tuple[int, int, int, int]) -> Coding:
+        """How luma is rounded, see ``BlockMatcher``; ask for the grain's ``strengths`` first.
+
+        Args:
+            frame: the source frame.
+            bounds: of the window around the face.
+        """
+        return self._blocks.update(frame, bounds, self._missing.relative_noise())
 
     def strengths(
         self,
@@ -104,7 +118,7 @@ class SourceDetail:
         compared: Floats,
         mouth_shown: Floats,
         free: Floats | None,
-        place: tuple[int, float, PlaneLayout],
+        frame: Frame,
     ) -> Strengths:
         """The grain that renderings lack, see ``GrainMatcher``.
 
@@ -114,9 +128,9 @@ class SourceDetail:
             compared: ``[h, w]`` of ``CarriedPatch``.
             mouth_shown: likewise.
             free: see ``gains``.
-            place: see ``grainy``.
+            frame: the source frame.
         """
-        _, time_s, layout = place
+        time_s, layout = float(frame.time_s), frame.layout
         if code_step(layout) != self._step:
             self._step, remembered = code_step(layout), self._missing.state()
             self._missing = GrainMatcher(self._step)

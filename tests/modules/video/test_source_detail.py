@@ -1,18 +1,24 @@
-"""What a rendered mouth takes over of the source: sharpness and grain, in one object with one state."""
+"""What a rendered mouth takes over of the source: sharpness, coding and grain, in one object with one state."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import cv2
 import numpy as np
 
 from modules.metrics.picture import noise_sigma
 from modules.structures.carried_patch import CarriedPatch
-from modules.structures.frames import FramePatch, PlaneLayout
+from modules.structures.frames import Frame, FramePatch, PlaneLayout
 from modules.video.source_detail import SourceDetail
 
 SIZE = (100, 140)
 LAYOUT = PlaneLayout("yuv420p", (1, 1), "left", full_range=False, matrix="bt709")
-PLACE = (3, 0.0, LAYOUT)
+
+
+def frame(number=3, pts=0):
+    """Says when and what; its samples show no grid."""
+    half = np.zeros((SIZE[0] // 2, SIZE[1] // 2), np.uint8)
+    return Frame(number, pts, Fraction(1, 25), (np.zeros(SIZE, np.uint8), half, half), LAYOUT)
 
 
 def face(sigma=0.02):
@@ -41,7 +47,7 @@ def test_a_render_that_is_too_sharp_is_softened_in_the_mouth_alone():
 def test_a_render_without_grain_gets_the_sources_in_the_mouth_alone():
     source, carried = face()
     carried = replace(carried, patch=replace(carried.patch, rgb=np.full((*SIZE, 3), 0.5, np.float32)))
-    made = SourceDetail(seed=2).grainy(source, carried, carried.patch, None, PLACE).rgb
+    made = SourceDetail(seed=2).as_filmed(source, carried, carried.patch, None, frame()).rgb
     mouth = carried.rendered > 0
     assert np.array_equal(made[~mouth], carried.patch.rgb[~mouth])
     found, wanted = (
@@ -57,11 +63,11 @@ def test_a_hand_in_front_says_nothing_and_states_are_taken_up():
     hidden = np.zeros(SIZE, np.float32)
     assert set(detail.gains(source, carried.shown, carried.mouth_shown, hidden, 0.0)) == {1.0}
     maps = carried.compared, carried.mouth_shown
-    assert max(detail.strengths(source, carried.shown, *maps, hidden, PLACE)) == 0
+    assert max(detail.strengths(source, carried.shown, *maps, hidden, frame())) == 0
     gains = detail.gains(source, carried.shown, carried.mouth_shown, None, 0.0)
-    strengths = detail.strengths(source, carried.shown, *maps, None, PLACE)
+    strengths = detail.strengths(source, carried.shown, *maps, None, frame())
     other.resume(detail.state())
     assert other.gains(source, carried.shown, carried.mouth_shown, hidden, 0.04) == gains
-    assert other.strengths(source, carried.shown, *maps, hidden, (4, 0.04, LAYOUT)) == strengths
+    assert other.strengths(source, carried.shown, *maps, hidden, frame(4, 1)) == strengths
     detail.reset()
     assert detail.state() == {}
