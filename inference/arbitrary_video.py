@@ -309,7 +309,8 @@ def _edit_key(job: ArbitraryJob, video: PreparedVideo, timeline: Timeline, perfo
     """A hash of all that the edited frames depend on."""
     digest = hashlib.sha256(video.sha256.encode())
     options = (
-        job.region, job.blend_mode, job.lle_percent, job.raymarching_end_threshold, str(job.device), job.file.watermark,
+        job.region, job.blend_mode, job.mouth, job.lle_percent, job.raymarching_end_threshold, str(job.device),
+        job.file.watermark,
     )  # fmt: skip
     digest.update(json.dumps(options).encode())
     if job.restore is not None:

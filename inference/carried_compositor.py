@@ -7,7 +7,7 @@ shown small parts of the pictures; so their states are the same, and work may go
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,12 +33,14 @@ from modules.video.device_delta import (
 )
 from modules.video.device_grids import Grids, cut
 from modules.video.device_planes import Windows, blended, host_buffer, rgb_of_windows, staged
+from modules.video.device_real_mouth import rendered_only, with_real_mouth
 from modules.video.grain import MEASURED_EVERY_S, Strengths
 from modules.video.linear_light import BT709, LightCurve
 from modules.video.source_detail import SourceDetail
 
 _MARGIN_PX = 16
 """Around the mouth, whose detail is measured: more than its filters reach."""
+_WHITE = 255
 _NO_DETAIL = 1e-3
 """Gains that near to 1 change nothing, see ``detail.refined``."""
 
@@ -54,6 +56,7 @@ class CarriedEdits:
         free: for each, what is not hidden by an occluder, 0..1 over its window; None = everything.
         begins: bool ``[B]`` earlier frames are forgotten before this one.
         wants_alpha: whether the final alphas are wanted.
+        real: for each, ``CarriedPatch.real``; () = none has one.
     """
 
     frames: tuple[Frame, ...]
@@ -62,6 +65,7 @@ class CarriedEdits:
     free: tuple[NDArray[np.float32] | None, ...]
     begins: NDArray[np.bool_]
     wants_alpha: bool = False
+    real: tuple[NDArray[np.uint8] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +131,10 @@ class CarriedCompositor:
         free = None
         if any(one is not None for one in edits.free):
             free = self._copies.sent(_over_windows(edits.free, grids, is_cuda))
-        return Lit(edits, windows, flat, source, free, in_source_light(source, edits.carried, free, self._light))
+        lit = in_source_light(source, edits.carried, free, self._light)
+        if any(one is not None for one in edits.real):
+            lit = replace(lit, real=self._copies.sent(_filmed(edits.real, grids, is_cuda)) / _WHITE)
+        return Lit(edits, windows, flat, source, free, lit)
 
     def follow(self, lit: Lit, state: State) -> Written:
         """Find what earlier frames have a say in; waits for the device.
@@ -138,6 +145,7 @@ class CarriedCompositor:
         """
         gains, strengths, codings, details = self._detailed(lit, state)
         carried = with_detail(lit.carried, torch.tensor(gains, dtype=torch.float32, device=self.device))
+        carried = with_real_mouth(lit.source, carried, lit.free)
         done = moved(lit.source, carried, lit.free)
         cells, transfers = self._cells(lit.edits, done, state)
         states = tuple(transfer | detail for transfer, detail in zip(transfers, details, strict=True))
@@ -152,7 +160,7 @@ class CarriedCompositor:
         strengths = torch.tensor(written.strengths, dtype=torch.float32)
         rgb = coded(done.rgb, grids, lit.edits.bounds, written.codings, frames[0].layout)
         rgb = with_grain(
-            rgb, alpha, lit.carried.rendered, self._tiles, offsets.to(self.device), strengths.to(self.device)
+            rgb, alpha, rendered_only(lit.carried), self._tiles, offsets.to(self.device), strengths.to(self.device)
         )
         seen = alpha if lit.free is None else alpha * lit.free
         inner = _in_windows(torch.cat([rgb, seen[:, None]], 1), windows)
@@ -273,6 +281,15 @@ def _over_windows(free: Sequence[NDArray[np.float32] | None], grids: Grids, pinn
     for target, one in zip(values, free, strict=True):
         if one is not None:
             target[: one.shape[0], : one.shape[1]] = torch.from_numpy(np.ascontiguousarray(one))
+    return values
+
+
+def _filmed(real: Sequence[NDArray[np.uint8] | None], grids: Grids, pinned: bool) -> Tensor:
+    """Filmed mouths ``[B, 4, H, W]`` in main memory; 0 where there are none."""
+    values = host_buffer((len(real), 4, *grids.padded_hw), torch.uint8, pinned).zero_()
+    for target, one in zip(values, real, strict=True):
+        if one is not None:
+            target[:, : one.shape[0], : one.shape[1]] = torch.from_numpy(one).permute(2, 0, 1)
     return values
 
 

@@ -144,7 +144,11 @@ class CarriedOnDevice:
             editor.free_of_occluders(int(number), (x0, y0, x1, y1))
             for number, (x0, y0, x1, y1) in zip(numbers, bounds.tolist(), strict=True)
         ]
-        edits = CarriedEdits(tuple(frames), bounds, carried, tuple(free), begins, wanted.alpha)
+        real = [
+            editor.real_mouth(int(number), (x0, y0, x1, y1))
+            for number, (x0, y0, x1, y1) in zip(numbers, bounds.tolist(), strict=True)
+        ]
+        edits = CarriedEdits(tuple(frames), bounds, carried, tuple(free), begins, wanted.alpha, tuple(real))
         return self._compositor.prepare(edits)
 
     def finish(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from inference.edit_plan import EditPlan
 from inference.edited_frames import Editor
+from inference.filmed_mouths import filmed_mouths_for
 from inference.frame_editor import FrameEditor
 from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
@@ -42,4 +43,5 @@ def face_editor(
     renderer = IdentityRenderer(checkpoint, source.face_model, job.device, postnet_ckpt=job.controls.postnet_ckpt)
     restorer = None if job.restore is None else load_restorer(job.restore, renderer.person.device)
     blender = blender_for(job, source, checkpoint, renderer, progress)
-    return FrameEditor(job, source, renderer, plan, rows, restorer, blender)
+    mouths = filmed_mouths_for(job, source, progress)
+    return FrameEditor(job, source, renderer, plan, rows, restorer, blender, mouths)

@@ -24,6 +24,7 @@ from modules.video.delta_transfer import DeltaTransfer, in_source_light
 from modules.video.linear_light import LightCurve
 from modules.video.membrane import seamless, support
 from modules.video.multiband import multiband
+from modules.video.real_mouth import with_real_mouth, without_filmed
 from modules.video.restoration import Restorer, restored
 from modules.video.source_detail import SourceDetail
 
@@ -234,11 +235,12 @@ class FaceCompositor:
         free = _free_of_occluders(frame, bounds, occlusion)
         source = rgb_float_from_planes(frame, bounds)
         lit = self._detail.sharpened(source, in_source_light(source, carried, free, self._light), free, time_s)
+        lit = with_real_mouth(source, lit, free)
         if self._restorer is not None:
             rgb = restored(lit.patch.rgb, lit.rendered, self._restorer)
             lit = replace(lit, patch=replace(lit.patch, rgb=rgb))
         patch = self._transfer.patch(source, lit, free, time_s)
-        patch = self._detail.as_filmed(source, lit, patch, free, frame)
+        patch = self._detail.as_filmed(source, without_filmed(lit), patch, free, frame)
         seen = patch if free is None else replace(patch, alpha=patch.alpha * free)
         return blend_patch(frame, seen), patch
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from inference.driving import end_rays_at, occlusion_in
 from inference.edit_plan import EditPlan
 from inference.face_compositor import Bounds, FaceCompositor
+from inference.filmed_mouths import FilmedMouths
 from inference.jobs import EditOptions
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import PreparedSource
@@ -48,6 +49,7 @@ class FrameEditor:
         rows: ``[N]`` source frame that each output frame shows; None = frame by frame.
         restorer: of the rendered mouth; None = none.
         blender: that blend mode ``neural`` needs, see ``person_blender.blender_for``.
+        mouths: of the clip, that may stand in for rendered ones; None = all are rendered.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class FrameEditor:
         rows: NDArray[np.int64] | None = None,
         restorer: Restorer | None = None,
         blender: FieldEstimator | None = None,
+        mouths: FilmedMouths | None = None,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -75,6 +78,8 @@ class FrameEditor:
         self.conditions = renderer.conditions(self.expression, lle_percent=options.lle_percent)
         self.shown_conditions = self._conditions_of_shown(options.lle_percent) if self.is_carried else None
         """``[N, window, 204]`` of the tracked motion; None where nothing is carried."""
+        filmed = mouths if self.is_carried else None
+        self._stand_ins = None if filmed is None else filmed.stand_ins(self.expression, self.rows, plan.edited)
         self.compositor = FaceCompositor(
             blend_mode=options.blend_mode, transfer=source.info.color_tags[1], restorer=restorer, blender=blender
         )
@@ -114,8 +119,15 @@ class FrameEditor:
         )
         windows = torch.stack([self.conditions[number], self.shown_conditions[number]])
         carried = self.renderer.render_motion(new, old, coeffs.camera, windows, self.region)
+        if carried is None:
+            return None
         share = np.float32(self.rendered_share([number])[0])
-        return carried if carried is None or share == 1 else replace(carried, rendered=carried.rendered * share)
+        real = self.real_mouth(number, carried.patch.bounds)
+        return replace(carried, rendered=carried.rendered * share, real=real)
+
+    def real_mouth(self, number: int, bounds: Bounds) -> NDArray[np.uint8] | None:
+        """``CarriedPatch.real`` over a window of output frame ``number``; None = the mouth is rendered."""
+        return None if self._stand_ins is None else self._stand_ins.picture(number, bounds)
 
     def rendered_share(self, numbers: ArrayLike) -> NDArray[np.float32]:
         """How far a rendered mouth takes the place of the carried one in output frames ``[B]``, 0..1.

@@ -33,7 +33,7 @@ from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE
 from inference.file_options import add_file_arguments
 from inference.genefacepp_infer import GeneFace2Infer
 from inference.identity import training_config
-from inference.jobs import BLEND_MODES, OCCLUSION_MODES, ArbitraryJob
+from inference.jobs import BLEND_MODES, MOUTH_HELP, MOUTHS, OCCLUSION_MODES, ArbitraryJob
 from inference.motion_export import (
     MotionJob,
     add_export_arguments,
@@ -163,6 +163,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--keep_audio", action="store_true", help="also carry the source's own sound tracks")
     parser.add_argument("--region", choices=REGIONS, default="lower_face", help="what may be repainted")
     parser.add_argument("--blend_mode", choices=BLEND_MODES, default=DEFAULT_BLEND_MODE, help=BLEND_MODE_HELP)
+    parser.add_argument("--mouth", choices=MOUTHS, default=MOUTHS[0], help=MOUTH_HELP)
     parser.add_argument("--restore", type=Path, metavar="MODEL", help="TorchScript or ONNX that restores the mouth")
     parser.add_argument("--preview", type=int, metavar="N", help="write frame N alone, composited, as <out>.png")
     parser.add_argument("--save_masks", type=Path, metavar="F", help="write the alpha as a lossless video (.mkv)")

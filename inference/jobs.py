@@ -22,6 +22,13 @@ from modules.face_model.model import Region
 from modules.structures.evaluation import TRIALS
 
 BLEND_MODES = get_args(BlendMode)
+MouthSource = Literal["filmed", "rendered"]
+"""What a new mouth is made of in blend mode delta: frames that show this person's own, or the rendering alone."""
+MOUTHS = get_args(MouthSource)
+MOUTH_HELP = (
+    "with blend mode delta: filmed puts this person's own mouth from another frame of the clip where one fits, "
+    "rendered never does"
+)
 EvaluationMode = Literal["auto", "landmark", "audio"]
 MODES = get_args(EvaluationMode)
 OcclusionMode = Literal["auto", "head", "appearance", "hands", "off"]
@@ -68,6 +75,8 @@ class EditOptions(Protocol):
     @property
     def blend_mode(self) -> BlendMode: ...
     @property
+    def mouth(self) -> MouthSource: ...
+    @property
     def lle_percent(self) -> float: ...
     @property
     def raymarching_end_threshold(self) -> float: ...
@@ -83,6 +92,7 @@ class ArbitraryJob:
         a2m_ckpt: audio → motion checkpoint; None = the embedded one.
         head_ckpt: this person's checkpoint; None = found by content or trained on demand.
         region: what may be repainted. blend_mode: how it is put back, see ``FaceCompositor``.
+        mouth: what it is made of, see ``MouthSource``; blend mode delta only.
         restore: a model that restores the rendered mouth, see ``modules.video.restoration``; blend mode delta only.
         face: which face speaks anew; None = the largest, or those that ``drv_aud`` names.
         times: which part is edited, when the speech begins and whose length the result has.
@@ -112,6 +122,7 @@ class ArbitraryJob:
     keep_audio: bool = False
     region: Region = "lower_face"
     blend_mode: BlendMode = DEFAULT_BLEND_MODE
+    mouth: MouthSource = "filmed"
     restore: Path | None = None
     mouth_amp: float = 1.0
     temperature: float = 0.0
@@ -257,7 +268,7 @@ class EvaluationJob:
             'landmark' leaves it out.
         folds: cut clips under a minute into five folds as well.
         head_ckpt, config, device, a2m_ckpt, mouth_amp, temperature, seed, region, blend_mode: see ``ArbitraryJob``.
-        lle_percent, raymarching_end_threshold: likewise.
+        mouth, lle_percent, raymarching_end_threshold: likewise.
         controls: likewise; nothing is learnt from the frames that are to be predicted.
     """
 
@@ -277,6 +288,7 @@ class EvaluationJob:
     seed: int = 0
     region: Region = "lower_face"
     blend_mode: BlendMode = DEFAULT_BLEND_MODE
+    mouth: MouthSource = "filmed"
     lle_percent: float = 0.2
     raymarching_end_threshold: float = END_THRESHOLD
     controls: MotionControls = field(default_factory=lambda: MotionControls(adapt="off"))

@@ -29,7 +29,7 @@ from inference.evaluation.results import result_trial
 from inference.evaluation.transfer import transfer_scores
 from inference.evaluation.trials import MADE_FROM, remove_others
 from inference.face_compositor import BLEND_MODE_HELP, DEFAULT_BLEND_MODE, BlendMode
-from inference.jobs import BLEND_MODES, MODES, EvaluationJob
+from inference.jobs import BLEND_MODES, MODES, MOUTH_HELP, MOUTHS, EvaluationJob
 from inference.prepared import PreparedSource, open_source
 from modules.commons.command import GOES_ON, exit_status
 from modules.commons.errors import AudioReadError, ConfigError, VideoReadError
@@ -232,6 +232,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> EvaluationJob:
     parser.add_argument("--a2m_ckpt", type=Path, help="audio → motion checkpoint (default: embedded)")
     parser.add_argument("--region", choices=REGIONS, default="lower_face")
     parser.add_argument("--blend_mode", choices=BLEND_MODES, default=DEFAULT_BLEND_MODE, help=BLEND_MODE_HELP)
+    parser.add_argument("--mouth", choices=MOUTHS, default=MOUTHS[0], help=MOUTH_HELP)
     parser.add_argument("--lle_percent", type=float, default=0.2, help="pull towards the person's own motion, 0..1")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return EvaluationJob.from_arguments(parser.parse_args(argv))

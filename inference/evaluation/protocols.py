@@ -32,6 +32,7 @@ from inference.evaluation.motion import (
 from inference.evaluation.painters import PersonPainter, RetrievalPainter
 from inference.evaluation.persons import Person
 from inference.evaluation.trials import RowPlan, Stretch, paint_trial
+from inference.filmed_mouths import filmed_mouths_for
 from inference.frame_editor import FrameEditor
 from inference.jobs import EvaluationJob
 from inference.motion_to_frames import IdentityRenderer
@@ -76,6 +77,7 @@ class Cast:
             blender_for(job, source, person.checkpoint, renderer, progress, person.learnt_rows)
             for person, renderer in zip(persons, self._renderers, strict=True)
         ]
+        self._mouths = [filmed_mouths_for(job, source, progress, person.learnt_rows) for person in persons]
         self._baselines = {
             block: RetrievalBaseline(p.dataset, np.flatnonzero(p.dataset.is_train)) for block, p in enumerate(persons)
         }
@@ -84,8 +86,8 @@ class Cast:
         """A painter that gives every block's frames the plan's expression."""
         options = replace(self._job, lle_percent=lle_percent)
         editors = [
-            FrameEditor(options, self._source, renderer, plan, blender=blender)
-            for renderer, blender in zip(self._renderers, self._blenders, strict=True)
+            FrameEditor(options, self._source, renderer, plan, blender=blender, mouths=mouths)
+            for renderer, blender, mouths in zip(self._renderers, self._blenders, self._mouths, strict=True)
         ]
         return PersonPainter(dict(enumerate(editors)))
 

@@ -24,6 +24,8 @@ class CarriedPatch:
         matched: float32 0..1 over the source's picture: where their difference tells the light of the mouth.
         mouth_shown: float32 0..1 over the source's picture: its mouth, as ``rendered`` is the new one's.
         edge_px: half width of a soft edge at the face's size.
+        real: uint8 ``[h, w, 4]`` the person's own mouth, filmed in another frame: RGB as it was filmed, and how far it
+            is used where ``rendered`` is; None = the rendering alone.
     """
 
     patch: FramePatch
@@ -35,6 +37,7 @@ class CarriedPatch:
     matched: NDArray[np.float32]
     mouth_shown: NDArray[np.float32]
     edge_px: float
+    real: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         size = self.patch.alpha.shape
@@ -42,6 +45,8 @@ class CarriedPatch:
             values = getattr(self, name)
             if values.shape != (*size, *depth) or values.dtype != np.float32:
                 raise ValueError(f"{name} must be float32 {(*size, *depth)}, got {values.dtype} {values.shape}")
+        if self.real is not None and (self.real.shape != (*size, 4) or self.real.dtype != np.uint8):
+            raise ValueError(f"real must be uint8 {(*size, 4)}, got {self.real.dtype} {self.real.shape}")
         if not self.edge_px > 0:
             raise ValueError(f"edge_px must be above 0, got {self.edge_px}")
 

@@ -48,6 +48,7 @@ class CarriedBatch:
         alpha, rendered, paintable, compared, matched, mouth_shown: ``[B, H, W]``, ``alpha`` that of the region.
         grids: the windows' true sizes.
         edge_px: float64 ``[B]``, in main memory.
+        real: ``[B, 4, H, W]`` 0..1, ``CarriedPatch.real``; None = no window has one.
     """
 
     new: Tensor
@@ -61,6 +62,7 @@ class CarriedBatch:
     mouth_shown: Tensor
     grids: Grids
     edge_px: NDArray[np.float64]
+    real: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +96,7 @@ def in_source_light(
     """
     weight = carried.matched if free is None else carried.matched * free
     gains = _gains(source, carried, weight, light.offset)
-    moved = _carried_linearly(continued(gains, carried.grids), carried.flow)
+    moved = carried_linearly(continued(gains, carried.grids), carried.flow)
     return replace(
         carried,
         new=(carried.new + light.offset) * moved - light.offset,
@@ -141,7 +143,7 @@ def moved(source: Tensor, carried: CarriedBatch, free: Tensor | None) -> Moved:
     rendered, compared, alpha = carried.rendered, carried.compared, carried.alpha
     grids = carried.grids
     if free is not None:
-        hidden = 1 - _carried_linearly(continued(free[:, None], grids), carried.flow)[:, 0]
+        hidden = 1 - carried_linearly(continued(free[:, None], grids), carried.flow)[:, 0]
         rendered = torch.maximum(rendered, hidden * carried.paintable)
         alpha = alpha * (1 - hidden * (1 - carried.paintable))
         compared = compared * free
@@ -213,7 +215,8 @@ def _spread(values: Tensor, cells: Grids, sigma: NDArray[np.float64]) -> Tensor:
     return gaussian(cells, sigma)(values) + FAR * everywhere[..., None, None]
 
 
-def _carried_linearly(values: Tensor, flow: Tensor) -> Tensor:
+def carried_linearly(values: Tensor, flow: Tensor) -> Tensor:
+    """``cv2.remap`` of ``[B, C, H, W]``, continued beyond their windows, at each pixel plus ``flow``, linearly."""
     return _sampled(values, flow, "bilinear", lambda place: (place * _REMAP_STEPS).round() / _REMAP_STEPS)
 
 

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from data_gen.utils.process_audio.resample_audio_to_16k import load_audio_16k
-from inference import edited_frames
+from inference import edited_frames, filmed_mouths
 from inference.arbitrary_video import plan_video, predict_motion
 from inference.carried_frames import CarriedOnDevice
 from inference.edited_frames import Wanted, edited_on_devices, edited_one_by_one
@@ -58,7 +59,11 @@ def scene(tmp_path_factory, demo_dir):
     renderer.rendered = {}
     with VideoReader(run.clip) as reader:
         frames = list(islice(reader.frames(), FIRST, STOP))
-    return lambda **options: FrameEditor(replace(job, **options), source, renderer, plan), frames
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(filmed_mouths, "LEAST_MOUTHS", 4)
+        mouths = filmed_mouths.filmed_mouths_for(job, source, silent)
+    assert mouths is not None
+    return lambda **options: FrameEditor(replace(job, **options), source, renderer, plan, mouths=mouths), frames
 
 
 @pytest.fixture
@@ -107,6 +112,21 @@ def test_batches_give_the_frames_records_and_states_of_the_cpu(scene, batches):
     assert any(edit.is_occluded for one in batches for edit in one.edits.values())
     assert not is_same_picture(batches[0].frame, batches[0].before)
     assert all(batches[k].frame is batches[k].before for k in (4, 5, 6))
+
+
+def test_filmed_mouths_stand_in_for_rendered_ones_in_both(scene):
+    make, frames = scene
+    editor, rendered = make(), make()
+    rendered._stand_ins = None
+    frame = frames[2]
+    carried = editor.carried(frame.index)
+    assert carried.real is not None and carried.real[..., 3].max() == 255
+    made, patch, _ = editor.edit(frame)
+    other, _, _ = rendered.edit(frame)
+    x0, y0, x1, y1 = patch.bounds
+    differ = made.planes[0][y0:y1, x0:x1] != other.planes[0][y0:y1, x0:x1]
+    near = cv2.dilate((carried.rendered > 0).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    assert differ[carried.rendered > 0.9].mean() > 0.5 and differ[~near].mean() < 0.01
 
 
 def assert_near(state, found):
