@@ -180,6 +180,7 @@ def rehearse(
             in_part=timeline.in_part,
             other_speaks=~cast.on[timeline.rows],
             blink_mode=job.controls.blink_mode,
+            keeps_jaws=not is_portrait(identity.checkpoint),
         )
         performances.append(Performance(source, identity, plan, cast.sound, speech, motion, adaptation))
     _say_or_raise(failures, found=bool(performances))

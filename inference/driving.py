@@ -98,6 +98,7 @@ def plan_speech(
     in_part: NDArray[np.bool_] | None = None,
     other_speaks: NDArray[np.bool_] | None = None,
     blink_mode: BlinkMode = "source",
+    keeps_jaws: bool = True,
 ) -> EditPlan:
     """The new expression of every frame of a performance.
 
@@ -111,6 +112,7 @@ def plan_speech(
         in_part: bool ``[N]`` output frames that may be edited; None = all.
         other_speaks: bool ``[N]`` output frames that are another face's turn; None = none.
         blink_mode: see ``with_blinks``.
+        keeps_jaws: the frames' own necks stay in the picture, see ``with_kept_jaws``.
     """
     config = config or EditConfig()
     tracked = source_motion(source, rows, times_s, config.max_residual)
@@ -121,7 +123,8 @@ def plan_speech(
     )  # fmt: skip
     open_eyes = eyes_open(source.coeffs.expression[source.coeffs.valid])
     expression = within_seen(source, plan.expression, tracked.rest, MOUTH_ROWS)
-    expression = with_kept_jaws(source, expression, tracked.expression)
+    if keeps_jaws:
+        expression = with_kept_jaws(source, expression, tracked.expression)
     return replace(plan, expression=with_blinks(expression, times_s, blink_mode, open_eyes))
 
 
