@@ -225,24 +225,24 @@ class FaceCompositor:
             occlusion: see ``composite_patch``.
 
         Returns:
-            A new frame (the same one where nothing changes), and the patch that was blended into it, whose alpha
-            does not know of occluders.
+            A new frame (the same one where nothing changes), and the patch that was blended into it, black where it
+            has no alpha; its alpha does not know of occluders.
 
         Raises:
             ValueError: when the patch or the mask does not fit the frame.
         """
         bounds, time_s = carried.patch.bounds, float(frame.time_s)
-        free = _free_of_occluders(frame, bounds, occlusion)
-        source = rgb_float_from_planes(frame, bounds)
-        lit = self._detail.sharpened(source, in_source_light(source, carried, free, self._light), free, time_s)
+        part = self._transfer.part(carried, _free_of_occluders(frame, bounds, occlusion))
+        free, source = part.free, rgb_float_from_planes(frame, part.carried.patch.bounds)
+        lit = self._detail.sharpened(source, in_source_light(source, part, self._light), free, time_s)
         lit = with_real_mouth(source, lit, free)
         if self._restorer is not None:
             rgb = restored(lit.patch.rgb, lit.rendered, self._restorer)
             lit = replace(lit, patch=replace(lit.patch, rgb=rgb))
-        patch = self._transfer.patch(source, lit, free, time_s)
-        patch = self._detail.as_filmed(source, without_filmed(lit), patch, free, frame)
+        patch = self._transfer.patch(source, replace(part, carried=lit), time_s)
+        patch = self._detail.as_filmed(source, without_filmed(lit), patch, free, frame, bounds)
         seen = patch if free is None else replace(patch, alpha=patch.alpha * free)
-        return blend_patch(frame, seen), patch
+        return blend_patch(frame, seen), part.over_window(patch)
 
 
 def patch_from_crop(

@@ -27,6 +27,7 @@ from modules.radnerfs.surface import (
     PosedMesh,
     SurfaceHits,
     edge_radius_px,
+    in_whole_steps,
     project_mesh,
     region_bounds,
     region_weight,
@@ -39,6 +40,7 @@ from modules.structures.cameras import CAMERA_DISTANCE, CameraIntrinsics
 from modules.structures.carried_patch import CarriedPatch
 from modules.structures.device_patch import DevicePatch
 from modules.structures.frames import FramePatch
+from modules.video.delta_transfer import WINDOW_STEP
 from tasks.postnet.postnet import load_postnet
 from tasks.radnerfs.radnerf import load_person
 
@@ -217,8 +219,7 @@ class IdentityRenderer:
         bounds = np.zeros((count, 4), np.int64)
         for row, edge_px in enumerate(frames.edge_px):
             new, old = meshes[row], meshes[count + row]
-            margin_px = margin_of_motion(self.face_model, new, old, float(edge_px))
-            bounds[row] = self._bounds(new, old, region, frames.size_wh, margin_px) or (0, 0, 0, 0)
+            bounds[row] = self._motion_bounds(new, old, region, frames.size_wh, float(edge_px)) or (0, 0, 0, 0)
         return bounds, torch.from_numpy(np.stack([mesh.head for mesh in meshes]))
 
     def render_motion(
@@ -246,8 +247,7 @@ class IdentityRenderer:
         matrix, size_wh = camera.matrix(), (camera.width, camera.height)
         meshes = [project_mesh(self.face_model, pose, matrix) for pose in (new, old)]
         radius_px = edge_radius_px(matrix, new.translation)
-        margin_px = margin_of_motion(self.face_model, meshes[0], meshes[1], radius_px)
-        bounds = self._bounds(meshes[0], meshes[1], region, size_wh, margin_px)
+        bounds = self._motion_bounds(meshes[0], meshes[1], region, size_wh, radius_px)
         if bounds is None:
             return None
         self._check_size(camera.fx, new.translation)
@@ -297,6 +297,13 @@ class IdentityRenderer:
             size_wh=(camera.width, camera.height),
         )
         return [patch.to_patch() for patch in self.render_everything(frames, cond_windows, region)]
+
+    def _motion_bounds(
+        self, new: PosedMesh, old: PosedMesh, region: Region, size_wh: tuple[int, int], edge_px: float
+    ) -> Bounds | None:
+        """Window around the region and everything that moves with it, of whole ``WINDOW_STEP`` where there is room."""
+        bounds = self._bounds(new, old, region, size_wh, margin_of_motion(self.face_model, new, old, edge_px))
+        return None if bounds is None else in_whole_steps(bounds, size_wh, WINDOW_STEP)
 
     def _bounds(
         self,

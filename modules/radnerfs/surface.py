@@ -238,6 +238,19 @@ def region_bounds(
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
+def in_whole_steps(bounds: Bounds, size_wh: tuple[int, int], step: int) -> Bounds:
+    """A window widened to multiples of ``step`` px, inside an image; as it is along an axis without room for that."""
+    spans = []
+    for low, high, size in zip(bounds[:2], bounds[2:], size_wh, strict=True):
+        length = -(-(high - low) // step) * step
+        if length > size:
+            spans.append((low, high))
+            continue
+        first = min(max(low - (length - high + low) // 2, 0), size - length)
+        spans.append((first, first + length))
+    return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+
+
 def edge_radius_px(camera_matrix: NDArray[np.float64], translation: NDArray[np.float32]) -> float:
     """Half width of the alpha's soft edge in an image: ``EDGE_DM`` at the head's distance, px."""
     scale = float(np.sqrt(abs(np.linalg.det(camera_matrix[:2, :2]))))

@@ -160,14 +160,15 @@ def blend_patch(frame: Frame, patch: FramePatch) -> Frame:
     seen = _seen(patch)
     if seen is None:
         return frame
-    rgb = np.ascontiguousarray(np.clip(seen.rgb, 0.0, 1.0))  # a renderer may hand over planes, turned
-    covered = (seen.alpha > 0).astype(np.uint8)
-    codes = _planes_from_rgb(np.asarray(cv2.copyTo(rgb, covered, np.zeros_like(rgb)), np.float32), frame.layout)
+    rgb = np.array(seen.rgb, np.float32, order="C")  # a renderer may hand over planes, turned
+    cv2.patchNaNs(rgb, 0.0)  # where its alpha is 0 it may hold anything
+    codes = _planes_from_rgb(np.clip(rgb, 0.0, 1.0, out=rgb), frame.layout)
     luma, blue, red = (plane.copy() for plane in frame.planes)
     x0, y0, x1, y1 = seen.bounds
-    luma[y0:y1, x0:x1] = _mixed(luma[y0:y1, x0:x1], codes[..., 0], seen.alpha)
+    new_luma, blue_codes, red_codes = cv2.split(codes)
+    luma[y0:y1, x0:x1] = _mixed(luma[y0:y1, x0:x1], np.asarray(new_luma, np.float32), seen.alpha)
     canvas = _ChromaCanvas.around(seen.bounds, frame)
-    shares = cv2.merge([seen.alpha, *(cv2.multiply(codes[..., k], seen.alpha) for k in (1, 2))])
+    shares = cv2.merge([seen.alpha, *(cv2.multiply(part, seen.alpha) for part in (blue_codes, red_codes))])
     alpha, *colours = cv2.split(canvas.at_sites(np.asarray(shares, np.float32)))
     for plane, colour in zip((blue, red), colours, strict=True):
         window = canvas.window(plane, alpha.shape)

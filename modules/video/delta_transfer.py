@@ -10,7 +10,8 @@ texture, beard and grain are the source's and move with the skin; where nothing 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -43,33 +44,80 @@ FAR = 1e-3
 """Weight of skin far from the mouth, which counts where there is none nearby."""
 LEAST = 1e-6
 """Less weight than this is none."""
+_NO_MAPS = ("patch", "edge_px")
 FULL, THIN = 2 / 3, 1 / 6
 """Shares of changing cells around a place from which it is written in full, and up to which it is left alone: over
 the straight edge of what changes, so that the soft edge ends half a cell earlier than one that reached 0."""
 KERNEL_SIGMAS = 4
 """How far OpenCV's Gaussians of floats reach."""
+WINDOW_STEP = math.lcm(STEP_PX, CELL_PX)
+"""A window of whole steps can be worked on in part: both coarser grids are then the same in the part."""
+MEASURED_PX = 8
+"""How far around a mouth its detail is looked at (``detail``)."""
 
 
-def in_source_light(
-    source: NDArray[np.float32],
-    carried: CarriedPatch,
-    free: NDArray[np.float32] | None = None,
-    light: LightCurve = BT709,
-) -> CarriedPatch:
+Bounds = tuple[int, int, int, int]
+Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """The part of a window that is worked on.
+
+    Attributes:
+        carried: cut to it. free: likewise; None = nothing stands in front.
+        box: rows and columns of the window.
+        window: bounds of the whole window.
+    """
+
+    carried: CarriedPatch
+    free: NDArray[np.float32] | None
+    box: Box
+    window: Bounds
+
+    @classmethod
+    def whole(cls, carried: CarriedPatch, free: NDArray[np.float32] | None = None) -> Part:
+        """All of the window."""
+        return cls(carried, free, _all_of(carried.patch.alpha), carried.patch.bounds)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the window."""
+        return self.carried.patch.alpha.shape == self.size_hw
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Of the whole window."""
+        x0, y0, x1, y1 = self.window
+        return y1 - y0, x1 - x0
+
+    def over_window(self, patch: FramePatch) -> FramePatch:
+        """A patch of the part over the whole window; black and without alpha around it."""
+        if self.is_whole:
+            return patch
+        rgb, alpha = np.zeros((*self.size_hw, 3), np.float32), np.zeros(self.size_hw, np.float32)
+        rgb[self.box], alpha[self.box] = patch.rgb, patch.alpha
+        return FramePatch(self.window, rgb, alpha)
+
+    def cells(self, step: int) -> Box:
+        """The part's rows and columns of a grid of ``step`` px over the window."""
+        rows, columns = (slice(axis.start // step, -(-axis.stop // step)) for axis in self.box)
+        return rows, columns
+
+
+def in_source_light(source: NDArray[np.float32], part: Part, light: LightCurve = BT709) -> CarriedPatch:
     """Both renderings under the light that the source's skin shows, where anything is read of them.
 
     Args:
-        source: RGB ``[h, w, 3]`` in 0..1 of the patch's window.
-        carried: the renderings and the motion between them.
-        free: ``[h, w]`` 1 - what stands in front of the face; None = nothing does.
+        source: RGB ``[h, w, 3]`` in 0..1 of the part.
+        part: the renderings and the motion between them.
         light: what coded values mean.
     """
+    carried, free = part.carried, part.free
     weight = carried.matched if free is None else carried.matched * free
-    gains = _gains(source, carried.shown, weight, LIGHT_EDGES * carried.edge_px, light.offset)
-    box = _read_box(carried, is_free=free is None)
-    moved = _carried(gains, _grid_of(carried.flow, box), cv2.INTER_LINEAR)
-    new, shown = carried.patch.rgb.copy(), carried.shown.copy()
-    new[box], shown[box] = _lit(new[box], moved, light.offset), _lit(shown[box], gains[box], light.offset)
+    gains = _gains(source, part, weight, light.offset)
+    moved = _carried(gains, _grid_of(carried.flow, _all_of(carried.flow)), cv2.INTER_LINEAR)
+    new, shown = (_lit(*pair, light.offset) for pair in ((carried.patch.rgb, moved), (carried.shown, gains)))
     return replace(carried, patch=replace(carried.patch, rgb=new), shown=shown)
 
 
@@ -105,25 +153,46 @@ class DeltaTransfer:
             x0, y0, x1, y1 = (int(value) for value in state["changed_bounds"])
             self._before = _Changed(state["changed"], (x0, y0, x1, y1), float(state["changed_s"]))
 
-    def patch(
-        self, source: NDArray[np.float32], carried: CarriedPatch, free: NDArray[np.float32] | None, time_s: float
-    ) -> FramePatch:
+    def part(self, carried: CarriedPatch, free: NDArray[np.float32] | None) -> Part:
+        """The part of a window in which anything is read, changes or has just changed.
+
+        Args:
+            carried: of the window.
+            free: ``[h, w]`` 1 - what stands in front; None = nothing does. Beside an occluder the rendering may be
+                used anywhere.
+        """
+        height, width = carried.patch.alpha.shape
+        if free is not None or height % WINDOW_STEP or width % WINDOW_STEP:
+            return Part.whole(carried, free)
+        rows, columns = _read_box(carried, self._before)
+        if rows.stop <= rows.start:
+            return Part.whole(carried)
+        x0, y0 = carried.patch.bounds[:2]
+        bounds = (x0 + columns.start, y0 + rows.start, x0 + columns.stop, y0 + rows.stop)
+        maps = {f.name: getattr(carried, f.name) for f in fields(carried) if f.name not in _NO_MAPS}
+        maps = {name: None if values is None else values[rows, columns] for name, values in maps.items()}
+        patch = FramePatch(bounds, carried.patch.rgb[rows, columns], carried.patch.alpha[rows, columns])
+        return Part(replace(carried, patch=patch, **maps), None, (rows, columns), carried.patch.bounds)
+
+    def patch(self, source: NDArray[np.float32], part: Part, time_s: float) -> FramePatch:
         """The source under its new motion.
 
         Args:
             source: see ``in_source_light``.
-            carried: the renderings in the source's light.
-            free: see there. What stands in front is not carried along: there the rendering is used, or the source is
-                left alone.
+            part: the renderings in the source's light. What stands in front is not carried along: there the rendering
+                is used, or the source is left alone.
             time_s: when the frame is shown.
 
         Returns:
             A patch for plain blending; its alpha is 0 where nothing changes, everywhere when motions are the same.
         """
-        target, alpha = _moved(source, carried, free)
+        carried = part.carried
+        target, alpha = _moved(source, part)
         difference = _floats(cv2.absdiff(target, source))
-        cells, plain = _active(carried.flow, difference)
-        cells = self.written(cells, plain, carried.patch.bounds, time_s)
+        box, size_hw = part.cells(CELL_PX), [-(-length // CELL_PX) for length in part.size_hw]
+        cells, plain = np.zeros((2, *size_hw), bool)
+        cells[box], plain[box] = _active(carried.flow, difference)
+        cells = self.written(cells, plain, part.window, time_s)[box]
         return replace(carried.patch, rgb=target, alpha=np.minimum(alpha, _grown(cells, alpha.shape)))
 
     def written(
@@ -142,12 +211,11 @@ class DeltaTransfer:
         return cells if before is None or not cells.any() else cells | before.at(now)
 
 
-def _moved(
-    source: NDArray[np.float32], carried: CarriedPatch, free: NDArray[np.float32] | None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _moved(source: NDArray[np.float32], part: Part) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The source under its new motion ``[h, w, 3]``, and where it may be used ``[h, w]``."""
+    carried, free = part.carried, part.free
     target, alpha = source.copy(), carried.patch.alpha
-    box = _stirred(carried, is_free=free is None)
+    box = _stirred(carried) if part.is_whole and free is None else _all_of(alpha)
     if box is None:
         return target, alpha
     grid = _grid_of(carried.flow, box)
@@ -165,7 +233,8 @@ def _moved(
     return target, alpha
 
 
-Box = tuple[slice, slice]
+def _all_of(values: NDArray) -> Box:
+    return slice(0, values.shape[0]), slice(0, values.shape[1])
 
 
 def _grid_of(flow: NDArray[np.float32], box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -174,38 +243,50 @@ def _grid_of(flow: NDArray[np.float32], box: Box) -> tuple[NDArray[np.float32], 
     return _floats(x + np.float32(box[1].start)), _floats(y + np.float32(box[0].start))
 
 
-def _read_box(carried: CarriedPatch, *, is_free: bool) -> Box:
-    """The box in which a rendering is read by anybody: what stirs, and what the source is compared in."""
+def _read_box(carried: CarriedPatch, before: _Changed | None) -> Box:
+    """The box, in whole ``WINDOW_STEP``, in which a rendering is read by anybody, or anything was just changed."""
+    boxes = [_widened(_rect_of(cv2.max(carried.matched, carried.mouth_shown)), MEASURED_PX)]
+    stirred = _stirred(carried)
+    boxes += [] if stirred is None else [stirred]
+    if before is not None and before.cells.any():
+        left, top, wide, high = cv2.boundingRect(before.cells.astype(np.uint8))
+        right, down = (before.bounds[axis] - carried.patch.bounds[axis] for axis in (0, 1))
+        at = (CELL_PX * left + right, CELL_PX * top + down, CELL_PX * wide, CELL_PX * high)
+        boxes.append(_widened(at, 3 * CELL_PX))
+    limits = carried.patch.alpha.shape
+    box = []
+    for axis, limit in enumerate(limits):
+        first = min(one[axis].start for one in boxes) // WINDOW_STEP * WINDOW_STEP
+        last = -(-max(one[axis].stop for one in boxes) // WINDOW_STEP) * WINDOW_STEP
+        box.append(slice(max(first, 0), min(last, limit)))
+    return box[0], box[1]
+
+
+def _rect_of(values: NDArray[np.float32]) -> Sequence[int]:
+    """Left, top, width and height of what is not 0."""
+    return cv2.boundingRect(cv2.compare(values, 0, cv2.CMP_NE))
+
+
+def _widened(rect: Sequence[int], by: int) -> Box:
+    left, top, wide, high = rect
+    return slice(top - by, top + high + by), slice(left - by, left + wide + by)
+
+
+def _stirred(carried: CarriedPatch) -> Box | None:
+    """The box outside of which the source stays as it is, wide enough to be filtered by itself; None = nowhere."""
     height, width = carried.patch.alpha.shape
-    compared = (carried.matched > 0) | (carried.mouth_shown > 0)
-    left, top, wide, high = cv2.boundingRect(compared.astype(np.uint8))
-    boxes = [(slice(top, top + high), slice(left, left + wide))] if wide else []
-    stirred = _stirred(carried, is_free=is_free)
-    boxes += [stirred] if stirred is not None else []
-    if not boxes:
-        return slice(0, height), slice(0, width)
-    rows, columns = ([box[axis] for box in boxes] for axis in (0, 1))
-    return slice(min(r.start for r in rows), max(r.stop for r in rows)), slice(
-        min(c.start for c in columns), max(c.stop for c in columns)
-    )
-
-
-def _stirred(carried: CarriedPatch, *, is_free: bool) -> tuple[slice, slice] | None:
-    """The box outside of which the source stays as it is, wide enough to be filtered by itself; None = nowhere.
-
-    Beside an occluder the rendering may be used anywhere: then it is the whole window.
-    """
-    height, width = carried.patch.alpha.shape
-    if not is_free:
-        return slice(0, height), slice(0, width)
-    moves = (carried.flow[..., 0] != 0) | (carried.flow[..., 1] != 0)
-    changes = moves | (carried.compared > 0) | (carried.rendered > 0)
-    left, top, wide, high = cv2.boundingRect(changes.astype(np.uint8))
+    left, top, wide, high = _rect_of(cv2.max(carried.compared, carried.rendered))
+    x, y, moved_wide, moved_high = _rect_of(np.ascontiguousarray(carried.flow).reshape(height, 2 * width))
+    if moved_wide:
+        x, stop = x // 2, -(-(x + moved_wide) // 2)
+        right, down = max(left + wide, stop), max(top + high, y + moved_high)
+        left, top = (min(left, x), min(top, y)) if wide else (x, y)
+        wide, high = right - left, down - top
     if wide == 0:
         return None
-    margin = math.ceil(KERNEL_SIGMAS * SMOOTHED_EDGES * carried.edge_px) + 1
-    rows = slice(max(top - margin, 0), min(top + high + margin, height))
-    return rows, slice(max(left - margin, 0), min(left + wide + margin, width))
+    margin = max(math.ceil(KERNEL_SIGMAS * SMOOTHED_EDGES * carried.edge_px) + 1, MEASURED_PX)
+    rows, columns = _widened((left, top, wide, high), margin)
+    return slice(max(rows.start, 0), min(rows.stop, height)), slice(max(columns.start, 0), min(columns.stop, width))
 
 
 def _lit(image: NDArray[np.float32], gains: NDArray[np.float32], offset: float) -> NDArray[np.float32]:
@@ -238,25 +319,24 @@ def _beside_occluders(
     return _floats(rendered), _floats(carried.compared * free), _floats(alpha)
 
 
-def _gains(
-    source: NDArray[np.float32],
-    shown: NDArray[np.float32],
-    weight: NDArray[np.float32],
-    sigma_px: float,
-    offset: float,
-) -> NDArray[np.float32]:
+def _gains(source: NDArray[np.float32], part: Part, weight: NDArray[np.float32], offset: float) -> NDArray[np.float32]:
     """Smooth gains ``[h, w, 3]`` of the source over its rendering: means where ``weight`` is, from afar elsewhere."""
-    height, width = weight.shape
-    size = max(width // STEP_PX, 1), max(height // STEP_PX, 1)
-    sigma = sigma_px / STEP_PX
+    height, width = part.size_hw
+    size, box = (max(width // STEP_PX, 1), max(height // STEP_PX, 1)), part.cells(STEP_PX)
+    sigma = LIGHT_EDGES * part.carried.edge_px / STEP_PX
+    if part.is_whole:
+        box = _all_of(np.empty(size[::-1]))
+    sums, own = np.zeros((size[1], size[0], 7), np.float32), [axis.stop - axis.start for axis in box[::-1]]
     weights = cv2.merge([weight, weight, weight])
-    lit, plain = (cv2.resize(cv2.multiply(p, weights), size, interpolation=cv2.INTER_AREA) for p in (source, shown))
-    mass = _spread(_floats(cv2.resize(weight, size, interpolation=cv2.INTER_AREA)), sigma)
-    mass = mass[..., None]
-    above, below = (_spread(_floats(image), sigma) + np.float32(offset) * mass for image in (lit, plain))
+    layers = [cv2.multiply(source, weights), cv2.multiply(part.carried.shown, weights), weight]
+    found = [np.atleast_3d(cv2.resize(layer, own, interpolation=cv2.INTER_AREA)) for layer in layers]
+    sums[box] = np.concatenate(found, axis=2)
+    total = _spread(sums, sigma)
+    mass = total[..., 6:]
+    above, below = (total[..., k : k + 3] + np.float32(offset) * mass for k in (0, 3))
     gains = np.where(mass > LEAST, above / np.maximum(below, LEAST), 1)
     gains = _floats(np.clip(gains, 1 / MOST_GAIN, MOST_GAIN))
-    return _floats(cv2.resize(gains, (width, height), interpolation=cv2.INTER_LINEAR))
+    return _floats(cv2.resize(gains, (width, height), interpolation=cv2.INTER_LINEAR)[part.box])
 
 
 def _spread(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:

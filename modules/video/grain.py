@@ -27,7 +27,7 @@ BANDS = 4
 """Luma fine, luma coarse, blue difference coarse, red difference coarse."""
 MEMORY_S = 2.0
 LONGEST_GAP_S = 1.0
-MEASURED_EVERY_S = 0.2
+MEASURED_EVERY_S = 0.4
 """Grain is a property of the camera: it need not be measured anew in every frame."""
 LEAST_PIXELS = 200
 MOST_PIXELS = 10_000
@@ -174,13 +174,15 @@ class Grain:
 
     def field(self, size_hw: tuple[int, ...], strengths: Strengths, frame: int) -> NDArray[np.float32]:
         """Zero-mean grain ``[h, w, 3]`` on R'G'B'."""
-        layers = []
-        for tile, strength, (top, left) in zip(self.tiles, strengths, self.offsets(frame), strict=True):
-            layers.append(_wrapped(tile, int(top), int(left), size_hw) * np.float32(strength))
-        luma, blue, red = layers[0] + layers[1], layers[2], layers[3]
+        fine, coarse, blue, red = (
+            _wrapped(tile, int(top), int(left), size_hw)
+            for tile, (top, left) in zip(self.tiles, self.offsets(frame), strict=True)
+        )
+        luma = cv2.addWeighted(fine, strengths[0], coarse, strengths[1], 0.0)
         # R - Y and B - Y change no luma when green makes up for them.
-        green = luma - (RED * red + BLUE * blue) / GREEN
-        return cv2.merge([luma + red, green, luma + blue]).astype(np.float32)
+        other = cv2.addWeighted(red, -RED / GREEN * strengths[3], blue, -BLUE / GREEN * strengths[2], 0.0)
+        layers = (cv2.scaleAdd(red, strengths[3], luma), cv2.add(luma, other), cv2.scaleAdd(blue, strengths[2], luma))
+        return np.asarray(cv2.merge(layers), np.float32)
 
 
 def _variances(
@@ -240,5 +242,7 @@ def _tiles(rng: np.random.Generator) -> list[NDArray[np.float32]]:
 
 
 def _wrapped(tile: NDArray[np.float32], top: int, left: int, size_hw: tuple[int, ...]) -> NDArray[np.float32]:
-    rows, columns = ((np.arange(length) + first) % _TILE for length, first in zip(size_hw, (top, left), strict=False))
-    return tile[rows][:, columns]
+    """A periodic tile from a row and a column on."""
+    down, right = top + size_hw[0], left + size_hw[1]
+    repeated = cv2.repeat(tile, -(-down // _TILE), -(-right // _TILE)) if max(down, right) > _TILE else tile
+    return repeated[top:down, left:right]

@@ -88,6 +88,7 @@ class SourceDetail:
         patch: FramePatch,
         free: NDArray[np.float32] | None,
         frame: Frame,
+        window: tuple[int, int, int, int],
     ) -> FramePatch:
         """The patch coded as the source is, and with the source's grain where it was rendered.
 
@@ -97,9 +98,10 @@ class SourceDetail:
             patch: what the renderings became.
             free: see ``sharpened``.
             frame: the source frame.
+            window: bounds around the face.
         """
         strengths = self.strengths(source, carried.shown, carried.compared, carried.mouth_shown, free, frame)
-        rgb = coded(patch.rgb, patch.alpha, patch.bounds, self.coding(frame, patch.bounds), frame.layout)
+        rgb = coded(patch.rgb, patch.alpha, patch.bounds, self.coding(frame, window), frame.layout)
         return replace(patch, rgb=self.grain.add(rgb, patch.alpha, carried.rendered, strengths, frame.index))
 
     def coding(self, frame: Frame, bounds: tuple[int, int, int, int]) -> Coding:

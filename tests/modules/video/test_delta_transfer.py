@@ -9,7 +9,7 @@ import pytest
 from modules.structures.carried_patch import CarriedPatch
 from modules.structures.crops import moved_grid
 from modules.structures.frames import FramePatch
-from modules.video.delta_transfer import CELL_PX, DeltaTransfer, in_source_light
+from modules.video.delta_transfer import CELL_PX, WINDOW_STEP, DeltaTransfer, Part, in_source_light
 from modules.video.linear_light import BT709
 
 H, W = 96, 120
@@ -35,7 +35,7 @@ def carried(new: np.ndarray, shown: np.ndarray, **maps: np.ndarray) -> CarriedPa
 
 
 def patch(source: np.ndarray, given: CarriedPatch, free: np.ndarray | None = None) -> FramePatch:
-    return DeltaTransfer().patch(source, given, free, 0.0)
+    return DeltaTransfer().patch(source, Part.whole(given, free), 0.0)
 
 
 def test_equal_motions_change_nothing_at_all():
@@ -89,7 +89,7 @@ def test_the_mouth_is_the_rendering_itself_in_the_sources_light():
     source = ((shown + offset) * gain - offset).astype(np.float32)  # the same picture under less light
     matched = 1 - mouth
     given = carried(new, shown, rendered=mouth, matched=matched)
-    lit = in_source_light(source, given, None, BT709)
+    lit = in_source_light(source, Part.whole(given), BT709)
     np.testing.assert_allclose(lit.shown, source, atol=2e-3)
     made = patch(source, lit)
     np.testing.assert_allclose(made.rgb[44:52, 50:70], (0.3 + offset) * gain - offset, atol=2e-3)
@@ -100,7 +100,7 @@ def test_light_is_not_read_off_what_stands_in_front():
     shown = np.full((H, W, 3), 0.5, np.float32)
     source, free = shown.copy(), full()
     source[:, :60], free[:, :60] = 0.05, 0
-    lit = in_source_light(source, carried(shown, shown.copy()), free)
+    lit = in_source_light(source, Part.whole(carried(shown, shown.copy()), free))
     np.testing.assert_allclose(lit.patch.rgb[:, 60:], 0.5, atol=1e-3)
 
 
@@ -123,19 +123,19 @@ def test_what_changed_just_before_is_written_once_more():
     other = shown.copy()
     other[30:60, 70:90] += 0.1
     transfer = DeltaTransfer()
-    transfer.patch(source, carried(new, shown), None, 0.0)
+    transfer.patch(source, Part.whole(carried(new, shown)), 0.0)
     state = transfer.state()
-    second = transfer.patch(source, carried(other, shown), None, 0.04)
+    second = transfer.patch(source, Part.whole(carried(other, shown)), 0.04)
     assert second.alpha[36:54, 44:56].min() == 1, "its edge would flicker otherwise"
     np.testing.assert_allclose(second.rgb[36:54, 44:56], source[36:54, 44:56], atol=1e-5)
-    third = transfer.patch(source, carried(other, shown), None, 0.08)
+    third = transfer.patch(source, Part.whole(carried(other, shown)), 0.08)
     assert not third.alpha[36:54, 44:54].any()
     again = DeltaTransfer()
     again.resume(state)
-    np.testing.assert_array_equal(again.patch(source, carried(other, shown), None, 0.04).alpha, second.alpha)
+    np.testing.assert_array_equal(again.patch(source, Part.whole(carried(other, shown)), 0.04).alpha, second.alpha)
     late = DeltaTransfer()
     late.resume(state)
-    assert not late.patch(source, carried(other, shown), None, 2.0).alpha[36:54, 44:54].any()
+    assert not late.patch(source, Part.whole(carried(other, shown)), 2.0).alpha[36:54, 44:54].any()
     again.reset()
     assert again.state() == {} and transfer.state()["changed"].shape == (H // CELL_PX, W // CELL_PX)
 
@@ -145,20 +145,50 @@ def test_a_window_that_moved_finds_what_changed_before():
     new = shown.copy()
     new[30:60, 40:60] += 0.1
     transfer = DeltaTransfer()
-    transfer.patch(source, carried(new, shown), None, 0.0)
+    transfer.patch(source, Part.whole(carried(new, shown)), 0.0)
     small = shown.copy()
     small[80:90, 100:110] += 0.1
     moved = carried(small, shown)
     moved = replace(moved, patch=replace(moved.patch, bounds=(12, 6, 12 + W, 6 + H)))
-    alpha = transfer.patch(source, moved, None, 0.04).alpha
+    alpha = transfer.patch(source, Part.whole(moved), 0.04).alpha
     assert alpha[30:48, 32:44].min() == 1 and not alpha[:16].any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_of_a_window_is_what_it_is_in_the_whole(seed):
+    rng = np.random.default_rng(seed)
+    height, width = 8 * WINDOW_STEP, 9 * WINDOW_STEP
+    y, x = np.mgrid[:height, :width]
+    x0, y0 = rng.integers(60, 150, 2)
+    inside = np.clip((30 - np.hypot(x - x0, y - y0)) / 8, 0, 1).astype(np.float32)
+    pictures = [cv2.GaussianBlur(rng.random((height, width, 3)), (0, 0), 2).astype(np.float32) for _ in range(3)]
+    flow = cv2.GaussianBlur(rng.normal(0, 12, (height, width, 2)), (0, 0), 6).astype(np.float32) * inside[..., None]
+    mouth = (inside > 0.9).astype(np.float32)
+    patch = FramePatch((5, 7, 5 + width, 7 + height), pictures[0], np.ones((height, width), np.float32))
+    given = CarriedPatch(patch, pictures[1], flow, mouth, inside, inside, inside * (1 - mouth), mouth, 3.0)
+    transfers = DeltaTransfer(), DeltaTransfer()
+    for time_s, moved in ((0.0, given), (0.04, replace(given, flow=0 * flow, rendered=0 * mouth, compared=0 * mouth))):
+        parts = transfers[0].part(moved, None), Part.whole(moved)
+        assert parts[0].carried.patch.alpha.size < 0.5 * mouth.size and parts[0].window == patch.bounds
+        made = []
+        for transfer, part in zip(transfers, parts, strict=True):
+            source = pictures[2][part.box]
+            lit = replace(part, carried=in_source_light(source, part))
+            made.append(part.over_window(transfer.patch(source, lit, time_s)))
+        np.testing.assert_allclose(made[0].alpha, made[1].alpha, atol=1e-5)
+        written = made[1].alpha > 0
+        assert time_s > 0 or written.any()
+        np.testing.assert_allclose(made[0].rgb[written], made[1].rgb[written], atol=1e-4)
+        np.testing.assert_array_equal(transfers[0].state()["changed"], transfers[1].state()["changed"])
+    hidden = transfers[0].part(given, 1 - inside)
+    assert hidden.is_whole and hidden.free is not None
 
 
 def test_an_identity_frame_stays_exact_after_a_change():
     source, shown = texture(0), texture(1, 8)
     transfer = DeltaTransfer()
-    transfer.patch(source, carried(shown + np.float32(0.1), shown), None, 0.0)
-    assert not transfer.patch(source, carried(shown, shown.copy()), None, 0.04).alpha.any()
+    transfer.patch(source, Part.whole(carried(shown + np.float32(0.1), shown)), 0.0)
+    assert not transfer.patch(source, Part.whole(carried(shown, shown.copy())), 0.04).alpha.any()
 
 
 @pytest.mark.parametrize("name", ["flow", "shown", "rendered"])

@@ -7,7 +7,7 @@ import torch
 
 from modules.structures.carried_patch import CarriedPatch
 from modules.structures.frames import FramePatch
-from modules.video.delta_transfer import DeltaTransfer
+from modules.video.delta_transfer import DeltaTransfer, Part
 from modules.video.delta_transfer import in_source_light as lit_on_cpu
 from modules.video.detail import refined
 from modules.video.device_delta import CarriedBatch, in_source_light, moved, over_cells, with_detail, with_grain
@@ -103,7 +103,7 @@ def test_both_renderings_come_into_the_sources_light(device, hidden, light):
     free = occluders() if hidden else None
     made = in_source_light(put(sources), batch, put(free) if free else None, light)
     for number, (source, one) in enumerate(zip(sources, carried, strict=True)):
-        expected = lit_on_cpu(source, one, free[number] if free else None, light)
+        expected = lit_on_cpu(source, Part.whole(one, free[number] if free else None), light)
         read = (one.compared > 0) | (one.rendered > 0) | (one.mouth_shown > 0) | np.full_like(one.rendered > 0, hidden)
         np.testing.assert_allclose(taken(made.shown, number)[read], expected.shown[read], atol=2e-5)
         np.testing.assert_allclose(taken(made.new, number)[read], expected.patch.rgb[read], atol=2e-5)
@@ -131,7 +131,7 @@ def test_sources_move_and_cells_change_as_on_the_cpu(device, hidden):
     done = moved(put(sources), batch, put(free) if free else None)
     for number, (source, one) in enumerate(zip(sources, carried, strict=True)):
         transfer = DeltaTransfer()
-        expected = transfer.patch(source, one, free[number] if free else None, 0.0)
+        expected = transfer.patch(source, Part.whole(one, free[number] if free else None), 0.0)
         off = np.abs(taken(done.rgb, number) - expected.rgb)
         assert off.max() < LEVEL / 2 and off.mean() < 0.01 * LEVEL
         rows, columns = done.cells.size_hw[number]

@@ -47,7 +47,7 @@ def test_a_render_that_is_too_sharp_is_softened_in_the_mouth_alone():
 def test_a_render_without_grain_gets_the_sources_in_the_mouth_alone():
     source, carried = face()
     carried = replace(carried, patch=replace(carried.patch, rgb=np.full((*SIZE, 3), 0.5, np.float32)))
-    made = SourceDetail(seed=2).as_filmed(source, carried, carried.patch, None, frame()).rgb
+    made = SourceDetail(seed=2).as_filmed(source, carried, carried.patch, None, frame(), carried.patch.bounds).rgb
     mouth = carried.rendered > 0
     assert np.array_equal(made[~mouth], carried.patch.rgb[~mouth])
     found, wanted = (
