@@ -56,7 +56,7 @@ Against real later frames (chin and neck of 96 pairs) a neck that gives way earl
 FACE_WEIGHT = 0.9
 """The face that a neck gives way to ends at this weight. What is fitted of an old chin is never exact: a neck that
 stood still would keep the old chin's edge, with nothing but streaks above it."""
-NECK_CLOSING = 1.5
+NECK_CLOSING = 1.8
 """``CLOSING`` of a neck that gives way."""
 HELD, MOST_HELD_EDGES = 2.0, 3.0
 """A neck that gives way moves with the chin, undistorted, over so many times what the contour draws back, at most so
