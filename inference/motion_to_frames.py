@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 MAX_MAGNIFICATION = 1.3
 """A target face this much larger than the training one cannot be sharp."""
+SPARE_EDGES = 4.0
+"""Of the room for the region's soft edge: nothing changes there, except below a chin."""
 
 
 class IdentityRenderer:
@@ -302,8 +304,13 @@ class IdentityRenderer:
         self, new: PosedMesh, old: PosedMesh, region: Region, size_wh: tuple[int, int], edge_px: float
     ) -> Bounds | None:
         """Window around the region and everything that moves with it, of whole ``WINDOW_STEP`` where there is room."""
-        bounds = self._bounds(new, old, region, size_wh, margin_of_motion(self.face_model, new, old, edge_px))
-        return None if bounds is None else in_whole_steps(bounds, size_wh, WINDOW_STEP)
+        spare = round(SPARE_EDGES * edge_px)
+        margin_px = margin_of_motion(self.face_model, new, old, edge_px) - spare
+        bounds = self._bounds(new, old, region, size_wh, margin_px)
+        if bounds is None:
+            return None
+        x0, y0, x1, y1 = bounds
+        return in_whole_steps((x0, y0, x1, min(y1 + spare, size_wh[1])), size_wh, WINDOW_STEP)
 
     def _bounds(
         self,

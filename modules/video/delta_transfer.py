@@ -262,9 +262,9 @@ def _read_box(carried: CarriedPatch, before: _Changed | None) -> Box:
     return box[0], box[1]
 
 
-def _rect_of(values: NDArray[np.float32]) -> Sequence[int]:
+def _rect_of(values: ArrayLike) -> Sequence[int]:
     """Left, top, width and height of what is not 0."""
-    return cv2.boundingRect(cv2.compare(values, 0, cv2.CMP_NE))
+    return cv2.boundingRect((_floats(values) != 0).view(np.uint8))
 
 
 def _widened(rect: Sequence[int], by: int) -> Box:

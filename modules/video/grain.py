@@ -245,4 +245,4 @@ def _wrapped(tile: NDArray[np.float32], top: int, left: int, size_hw: tuple[int,
     """A periodic tile from a row and a column on."""
     down, right = top + size_hw[0], left + size_hw[1]
     repeated = cv2.repeat(tile, -(-down // _TILE), -(-right // _TILE)) if max(down, right) > _TILE else tile
-    return repeated[top:down, left:right]
+    return np.asarray(repeated[top:down, left:right], np.float32)

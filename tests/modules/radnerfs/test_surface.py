@@ -11,6 +11,7 @@ from modules.face_model.model import LABEL_MEMBRANE
 from modules.face_model.projection import rotation_from_euler
 from modules.radnerfs.surface import (
     FacePose,
+    in_whole_steps,
     project_mesh,
     region_bounds,
     region_weight,
@@ -158,6 +159,20 @@ def test_the_mouths_inside_lies_where_no_skin_is(speaker, pose):
     teeth, skin = shown.canonical[shown.mask][amount > 0.5], shown.canonical[shown.mask][amount < 0.01]
     nearest = np.min(np.linalg.norm(teeth[:, None] - skin[None], axis=-1), axis=1)
     assert nearest.min() > 0.03
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_windows_grow_to_whole_steps_inside_the_image(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        size = rng.integers(10, 90, 2)
+        low = rng.integers(0, size - 1)
+        high = rng.integers(low + 1, size + 1)
+        x0, y0, x1, y1 = in_whole_steps((*low.tolist(), *high.tolist()), tuple(size.tolist()), 24)
+        for first, last, start, stop, length in zip((x0, y0), (x1, y1), low, high, size, strict=True):
+            assert 0 <= first <= start < stop <= last <= length
+            needed = -(-(stop - start) // 24) * 24
+            assert last - first == (needed if needed <= length else stop - start)
 
 
 def test_region_bounds():
