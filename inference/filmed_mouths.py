@@ -6,7 +6,7 @@ Reads: frames of the video. A renderer averages what it saw of a mouth's inside;
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,7 +21,7 @@ from modules.commons.progress import Progress
 from modules.face_model.mesh_renderer import Bounds
 from modules.face_model.model import FaceModel
 from modules.face_model.projection import to_camera
-from modules.radnerfs.mouth_choice import ChosenMouths, SeenMouths, choose_mouths
+from modules.radnerfs.mouth_choice import ChosenMouths, SeenMouths, choose_mouths, detail_ratio, is_ordinary
 from modules.radnerfs.skin_motion import lip_distance
 from modules.radnerfs.surface import edge_radius_px, region_bounds
 from modules.structures.cameras import CAMERA_DISTANCE
@@ -47,6 +47,10 @@ MOST_MOUTHS = 600
 MOST_BYTES = 64 << 20
 LEAST_MOUTHS = 48
 """Fewer show too little of a person's mouth to choose from."""
+LEAST_EVEN = 0.6
+"""A tenth of a clip's mouths with less than this share of the detail of their like: it is coded so hard that a mouth of
+one moment is too coarse for another, and closed lips look better rendered."""
+_FEW = 0.1
 _WHITE = 255
 
 
@@ -231,7 +235,26 @@ def _read(source: PreparedSource, usable: NDArray[np.int64], progress: Progress)
         rows, comparable(np.stack(looks), places, source.face_model, points.looks),
         head.in_head(points.ring).numpy()[kept, :, :2], coeffs.euler[rows][:, :2],
     )  # fmt: skip
-    return FilmedMouths(source, points, seen, tuple(crops), bounds, head.in_frame(points.outline)[kept])
+    ratio = detail_ratio(seen, detail_of(crops))
+    if np.quantile(ratio, _FEW) < LEAST_EVEN:
+        logger.info("face %d: some frames are much less sharp than others; mouths are rendered", source.face)
+        return None
+    outlines, chosen = head.in_frame(points.outline)[kept], np.flatnonzero(is_ordinary(seen, ratio))
+    if len(chosen) < LEAST_MOUTHS:
+        return None
+    seen = SeenMouths(seen.rows[chosen], seen.looks[chosen], seen.lips[chosen], seen.turn[chosen])
+    return FilmedMouths(source, points, seen, tuple(crops[at] for at in chosen), bounds[chosen], outlines[chosen])
+
+
+def detail_of(crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Root mean square of the luma's band between two Gaussians in the middle of each crop ``[h, w, 3]``, ``[N]``."""
+    found = []
+    for crop in crops:
+        luma = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), np.float32)
+        band = np.asarray(cv2.GaussianBlur(luma, (0, 0), 1.0) - cv2.GaussianBlur(luma, (0, 0), 2.5), np.float32)
+        high, wide = crop.shape[0] // 5, crop.shape[1] // 6
+        found.append(float(np.sqrt(np.square(band[high:-high, wide:-wide]).mean())))
+    return np.array(found, np.float32)
 
 
 def _frames(

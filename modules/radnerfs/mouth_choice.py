@@ -29,14 +29,19 @@ SWITCH_COST = 12.0
 between two frames, as speech makes them; mixing both moments would blur the teeth."""
 STEPS = ((1, 0.0), (0, 0.4), (2, 0.4), (-1, 0.4))
 """Frames that may follow one without a jump, and their cost as a share of ``SWITCH_COST``."""
-TRUSTED_DM = (0.035, 0.05)
+TRUSTED_DM = (0.05, 0.07)
 """Lips and turn that differ up to the first are believed, from the second on not at all."""
 NEXT_TO = 3
 """Frames that lie no further apart show one moment."""
+MOST_ODD, LEAST_DETAIL = 2.9, 0.75
+"""A mouth whose looks are off what its lips say by more than so many times the usual shows something else (a hand);
+one with less than this share of the detail of mouths like it was blurred by motion."""
+MOMENT = 12
+"""Rows that lie no further apart are no witnesses for each other."""
 TRUST_FRAMES = 2
 """Trust is smoothed over so many frames to each side."""
 MOST_AT_ONCE = 1000
-_NEVER = 1e9
+_NEVER, _FAR_DM = 1e9, 1e3
 
 Floats = NDArray[np.float32]
 
@@ -138,6 +143,31 @@ def expected_looks(seen: SeenMouths, lips: Floats, turn: Floats, away: Floats) -
             (design * weight[:, None]).T @ design + penalty, (design * weight[:, None]).T @ seen.looks[near], rcond=None
         )[0][0]
     return found
+
+
+def is_ordinary(seen: SeenMouths, ratio: Floats) -> NDArray[np.bool_]:
+    """Which mouths look as others say, ``[N]``.
+
+    Args:
+        seen: more than one moment.
+        ratio: ``[N]`` of ``detail_ratio``.
+    """
+    away = _from_others(seen)
+    off = np.linalg.norm(expected_looks(seen, seen.lips, seen.turn, away) - seen.looks, axis=1)
+    return (off <= MOST_ODD * np.median(off)) & (ratio >= LEAST_DETAIL)
+
+
+def detail_ratio(seen: SeenMouths, detail: Floats) -> Floats:
+    """Strength of the finest bands ``[N]``, over that of other moments' mouths with like lips."""
+    like = np.argsort(_from_others(seen), axis=1)[:, :NEIGHBOURS]
+    return (detail / np.maximum(np.median(detail[like], axis=1), 1e-6)).astype(np.float32)
+
+
+def _from_others(seen: SeenMouths) -> Floats:
+    """``distances`` between mouths ``[N, N]``; those of one moment are far."""
+    away = distances(seen, seen.lips, seen.turn)
+    away[np.abs(seen.rows[:, None] - seen.rows[None]) <= MOMENT] = _FAR_DM
+    return away
 
 
 def _features(lips: Floats, turn: Floats) -> NDArray[np.float64]:

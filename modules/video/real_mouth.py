@@ -112,4 +112,5 @@ def affine_between(
     """
     root = np.sqrt(weight)[:, None]
     design = np.column_stack([here, np.ones(len(here))])
-    return np.asarray(np.linalg.lstsq(design * root, there * root, rcond=None)[0].T, np.float64)
+    solved = np.linalg.lstsq((design * root).astype(np.float64), (there * root).astype(np.float64), rcond=None)[0]
+    return solved.T

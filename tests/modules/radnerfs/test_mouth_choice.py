@@ -15,8 +15,10 @@ from modules.radnerfs.mouth_choice import (
     SeenMouths,
     cheapest_path,
     choose_mouths,
+    detail_ratio,
     distances,
     expected_looks,
+    is_ordinary,
     opening,
     smoothed,
     trusted,
@@ -104,3 +106,15 @@ def test_what_lies_far_is_not_used_and_fades_in_time():
     assert made[10] == 0 and (made <= values).all() and made[0] == made[-1] == 1
     assert np.abs(np.diff(made)).max() <= 1 / (2 * TRUST_FRAMES + 1) + 1e-6
     assert len(smoothed(values[:0], TRUST_FRAMES)) == 0
+
+
+def test_a_hand_and_a_blurred_frame_are_told_from_mouths():
+    rng = np.random.default_rng(2)
+    heights = rng.uniform(0.05, 0.35, 120)
+    looks = (heights[:, None] * [100, -50, 0, 20, 300] + rng.normal(0, 1, (120, 5))).astype(np.float32)
+    looks[30] += 40
+    detail = (4 + 10 * heights).astype(np.float32)
+    detail[70] *= 0.5
+    seen = seen_of(heights, looks=looks)
+    found = is_ordinary(seen, detail_ratio(seen, detail))
+    assert set(np.flatnonzero(~found)) == {30, 70}
