@@ -297,7 +297,7 @@ def _areas(places: NDArray[np.float32], face_model: FaceModel, ids: NDArray[np.i
     a, b, c = (places[:, corners[:, k]].astype(np.float64) for k in range(3))
     doubled = (b - a)[..., 0] * (c - a)[..., 1] - (b - a)[..., 1] * (c - a)[..., 0]
     seen = np.maximum(-doubled, 0).mean(0) / 2  # y points down: front faces run clockwise
-    return np.bincount(corners.ravel(), np.repeat(seen / 3, 3), len(ids)) + 1e-6
+    return np.asarray(np.bincount(corners.ravel(), np.repeat(seen / 3, 3), len(ids)) + 1e-6, np.float64)
 
 
 def softly_ended(size_hw: tuple[int, ...]) -> NDArray[np.uint8]:

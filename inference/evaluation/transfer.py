@@ -2,6 +2,9 @@
 
 Self-reenactment cannot tell a good transfer from a picture left alone. Here the source shows one mouth, the result must
 show another, and the truth is a frame of the same clip, carried to the source's pose by the fitted mesh.
+
+Mouths are rendered here, never filmed: a filmed one is a mouth that this person showed with such lips, not that of this
+moment, so it is sharp where a mean of all of them is nearest to the truth.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from inference.edit_plan import EditPlan
 from inference.evaluation.motion import full_plan, with_mouth
 from inference.evaluation.persons import Person
 from inference.face_compositor import BlendMode
-from inference.filmed_mouths import filmed_mouths_for
 from inference.frame_editor import FrameEditor
 from inference.jobs import EvaluationJob
 from inference.motion_to_frames import IdentityRenderer
@@ -124,9 +126,6 @@ def transfer_scores(
         mode: blender_for(options, source, person.checkpoint, renderer, progress, person.learnt_rows)
         for mode, options in by_mode.items()
     }
-    mouths = {
-        mode: filmed_mouths_for(options, source, progress, person.learnt_rows) for mode, options in by_mode.items()
-    }
     held_out, frame_s = np.flatnonzero(person.split.is_held_out), float(np.median(np.diff(source.times_s)))
     delays = {seconds: max(round(seconds / frame_s), 1) for seconds in late_s}
     found: list[TransferScore] = []
@@ -136,7 +135,7 @@ def transfer_scores(
             wanted = {number for row in rows for number in (row, row + late)}
             frames = {frame.index: frame for frame in frames_at(reader, wanted)}
         editors = {
-            mode: FrameEditor(options, source, renderer, plan, blender=blenders[mode], mouths=mouths[mode])
+            mode: FrameEditor(options, source, renderer, plan, blender=blenders[mode])
             for mode, options in by_mode.items()
         }
         scores = measure_transfer(source, frames, editors, rows, late)

@@ -89,15 +89,34 @@ def mouth_picture(
         crop_from_window: ``[2, 3]`` affine map of continuous pixels.
         size_wh: of the window, px.
     """
+    picture = np.zeros((size_wh[1], size_wh[0], 4), np.uint8)
+    box = _box_of(crop.shape[:2], crop_from_window, size_wh)
+    if box is None:
+        return picture
+    left, top, right, bottom = box
     centred = crop_from_window.copy()
-    centred[:, 2] += crop_from_window[:, :2] @ [0.5, 0.5] - 0.5  # OpenCV's pixels are centred on whole numbers
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    centred[:, 2] += crop_from_window[:, :2] @ [left + 0.5, top + 0.5] - 0.5  # OpenCV centres pixels on whole numbers
+    size, flags = (right - left, bottom - top), cv2.WARP_INVERSE_MAP
+    part = picture[top:bottom, left:right]
     # colours go on beyond the crop, where nothing is used of them
-    rgb = cv2.warpAffine(crop[..., :3], centred, size_wh, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    used = cv2.warpAffine(
-        crop[..., 3], centred, size_wh, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT
+    part[..., :3] = cv2.warpAffine(
+        crop[..., :3], centred, size, flags=flags | cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.dstack([rgb, used]).astype(np.uint8)
+    part[..., 3] = cv2.warpAffine(
+        crop[..., 3], centred, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
+    return picture
+
+
+def _box_of(
+    crop_hw: tuple[int, ...], crop_from_window: NDArray[np.float64], size_wh: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """The part of a window (x0, y0, x1, y1) in which a crop lies; None = beside it."""
+    corners = np.array([(x, y) for x in (0, crop_hw[1]) for y in (0, crop_hw[0])], np.float64)
+    there = np.linalg.solve(crop_from_window[:, :2], (corners - crop_from_window[:, 2]).T).T
+    low = np.maximum(np.floor(there.min(0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(there.max(0)).astype(int) + 1, size_wh)
+    return None if (low >= high).any() else (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 def affine_between(
@@ -112,5 +131,5 @@ def affine_between(
     """
     root = np.sqrt(weight)[:, None]
     design = np.column_stack([here, np.ones(len(here))])
-    solved = np.linalg.lstsq((design * root).astype(np.float64), (there * root).astype(np.float64), rcond=None)[0]
-    return solved.T
+    solved = np.linalg.lstsq(design * root, there * root, rcond=None)[0]
+    return solved.T.astype(np.float64)

@@ -72,6 +72,7 @@ def test_a_crop_lies_where_the_lips_do():
     np.testing.assert_allclose(crop_from_window, [[1, 0, 5], [0, 1, 2]], atol=1e-9)
     made = mouth_picture(picture, crop_from_window, (60, 40))
     assert np.array_equal(made[:38, :55], picture[2:, 5:]) and not made[38:, :, 3].any() and not made[:, 55:, 3].any()
+    assert not mouth_picture(picture, crop_from_window + np.array([[0, 0, 99], [0, 0, 0]]), (60, 40)).any()
 
 
 def test_what_counts_more_fits_better():
