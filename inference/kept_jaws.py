@@ -18,8 +18,8 @@ from modules.face_model.model import FaceModel
 from modules.structures.landmarks import face_height_px
 
 MOST_DRAWN_BACK_DM = 0.0375
-"""How far a chin may draw back from the shown one. With 5 mm a neck is redrawn over more than a quarter of a face's
-area; 2.5 mm leave lips to close over a jaw that hangs."""
+"""How far a chin may draw back from the shown one. With 5 mm more than a quarter of a lower face's area is touched
+beyond it, and necks show that they are drawn out."""
 TRADED = ("jawOpen", "mouthClose")
 FIRST_STEP, LEAST_STEP, ROUNDS = 0.1, 0.01, 3
 """How much longer a face gets is first found over this step of both units, then over the one that it leads to."""

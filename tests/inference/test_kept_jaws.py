@@ -1,16 +1,19 @@
 """A driven jaw closes little farther than the shown one, and the lips all the same."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from inference.driving import plan_speech
 from inference.evaluation.motion import model_opening
 from inference.kept_jaws import MOST_DRAWN_BACK_DM, with_kept_jaws
 from inference.seen_mouths import KNEE
 from modules.face_model.model import ARKIT_NAMES
 from modules.radnerfs.skin_motion import face_ends
+from modules.structures.motion import MotionSequence
 from modules.video.rgb_video import rgb_video_info
 from tests.support.made_up_source import made_up_source
 
@@ -62,6 +65,18 @@ def test_lips_open_as_wide_as_they_were_to(source):
 def test_a_jaw_that_opens_is_left_alone(source):
     shown, new = jaws(source, 0.1), jaws(source, np.linspace(0.1, 1, FRAMES))
     assert np.array_equal(with_kept_jaws(source, new, shown), new)
+
+
+def test_a_plan_keeps_jaws_where_the_own_neck_stays_in_the_picture(source):
+    """A portrait brings its own neck: its jaw closes as far as it likes."""
+    wide = replace(source, coeffs=replace(source.coeffs, expression=jaws(source, np.repeat([0.0, 0.9], FRAMES // 2))))
+    silence = np.zeros((100, source.coeffs.expression.shape[1]), np.float32)
+    motion = MotionSequence(silence, np.ones(100, np.float32), 50.0, "v")
+    rows = np.arange(FRAMES)
+    kept, free = (plan_speech(wide, motion, rows, rows / 25, keeps_jaws=keeps).expression for keeps in (True, False))
+    assert np.array_equal(kept, with_kept_jaws(wide, free, wide.coeffs.expression))
+    assert (kept[FRAMES // 2 :, JAW] > free[FRAMES // 2 :, JAW] + 0.2).all()
+    assert np.array_equal(kept[: FRAMES // 2], free[: FRAMES // 2])
 
 
 def test_units_stay_within_their_range(source):
