@@ -24,7 +24,7 @@ STIFFNESS = 0.005
 LIPS_COST, OPENING_COST = 300.0, 1000.0
 """Code values (of 255) of wrong looks that one dm of wrong lips counts as, and one of a wrong opening: a mouth must
 close when it is to close."""
-SWITCH_COST = 12.0
+SWITCH_COST = 24.0
 """Likewise of a jump to another moment: teeth that stay are better than teeth that fit a little better. A jump is one
 between two frames, as speech makes them; mixing both moments would blur the teeth."""
 STEPS = ((1, 0.0), (0, 0.4), (2, 0.4), (-1, 0.4))
