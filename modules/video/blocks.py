@@ -34,15 +34,17 @@ MOST_CHANGE = 12 / 255
 SEEN, SEEN_ELSEWHERE = (0.08 / 255, 0.14 / 255), (0.15 / 255, 0.25 / 255)
 """Excess at borders from which a grid is believed, and from which it is believed entirely: one that begins where the
 picture does, as encoders' do, and one of a picture that was cropped or turned."""
+HOLLOW = 0.3
+"""What both sides of a border lack at least, as a share of its excess."""
 STEP_OF_EXCESS = (0.0, 5.0, 1.7 * 255)
 """Coefficients of 1, ``e`` and ``e²`` of the step whose rounding shows excess ``e``: of five faces rounded in steps of
 3 to 32 codes, and more for a large one, beside which many blocks were not coded anew at all."""
 MOST_STEP = 32 / 255
 FINE_NOISE, STEP_OF_NOISE, MOST_UNSEEN = 0.8, 20 / 255, 3 / 255
-FAINT = (0.01 / 255, 0.03 / 255)
-"""Where a source's noise is below this share of the rendering's, and a faint grid is there, its pixels were rounded
-together and not one by one. With this times what lacks, up to a step whose borders are not seen, the rendering's noise
-falls as far."""
+SMOOTHED = (-0.03 / 255, 0.0)
+"""Where a source's noise is below this share of the rendering's, its pixels were rounded together and not one by one.
+With this times what lacks, up to a step whose borders are not seen, the rendering's noise falls as far; not where
+borders change less than the rest (from here to here), because a codec has smoothed them."""
 
 Bounds = tuple[int, int, int, int]
 
@@ -129,7 +131,7 @@ def border_profile(frame: Frame, bounds: Bounds) -> NDArray[np.float64] | None:
         return None
     white = code_step(frame.layout)
     # Every second line of either direction says enough.
-    means = (_line_means(lines, white, first) for lines, first in ((luma[::2], x0), (luma.T[::2], y0)))
+    means = (_line_means(*lines, white) for lines in ((luma[::2], x0, 1), (luma[:, ::2], y0, 0)))
     return np.array([[line[places == k].mean() for k in range(BLOCK)] for line, places in means])
 
 
@@ -177,20 +179,22 @@ def cosines() -> NDArray[np.float32]:
     return rows.astype(np.float32)
 
 
-def _line_means(lines: NDArray, white: float, first: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Excess of change between neighbouring columns, mean over rows, and the place of the second of each pair.
+def _line_means(lines: NDArray, first: int, axis: int, white: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Excess of change between neighbours along an axis, mean over the other, and the place of each pair's second one.
 
     Args:
         lines: codes ``[h, w]``.
+        first: place of the first pixel along the axis.
+        axis: 0 or 1.
         white: one code, of white.
-        first: place of the first column.
     """
+    before = (slice(None),) * axis
     codes = np.ascontiguousarray(lines)
-    change = cv2.absdiff(codes[:, 1:], codes[:, :-1])
-    beside = cv2.addWeighted(change[:, :-2], 0.5, change[:, 2:], 0.5, 0.0, dtype=cv2.CV_32F)
-    excess = cv2.subtract(change[:, 1:-1], beside, dtype=cv2.CV_32F)
+    change = cv2.absdiff(codes[*before, 1:], codes[*before, :-1])
+    beside = cv2.addWeighted(change[*before, :-2], 0.5, change[*before, 2:], 0.5, 0.0, dtype=cv2.CV_32F)
+    excess = cv2.subtract(change[*before, 1:-1], beside, dtype=cv2.CV_32F)
     most = MOST_CHANGE / white
-    means = np.clip(excess, -most, most).mean(axis=0, dtype=np.float64) * white
+    means = np.clip(excess, -most, most).mean(axis=1 - axis, dtype=np.float64) * white
     return means, (np.arange(len(means)) + 2 + first) % BLOCK
 
 
@@ -201,9 +205,9 @@ def _coding(profile: NDArray[np.float64], noise: float) -> Coding:
     found = [excess[(0, 1), place] for place, _ in places]
     means = [float(both.mean()) for both in found]
     trusts = [_trust(float(both.min()), seen) for both, (_, seen) in zip(found, places, strict=True)]
-    chosen = int(trusts[1] * means[1] > trusts[0] * means[0])
+    chosen = int(trusts[1] * means[1] > trusts[0] * means[0] and _is_border(excess, places[1][0]))
     (left, top), mean = places[chosen][0], means[chosen]
-    unseen = _trust(means[0], FAINT) * min(max(STEP_OF_NOISE * (FINE_NOISE - noise), 0.0), MOST_UNSEEN)
+    unseen = _trust(means[0], SMOOTHED) * min(max(STEP_OF_NOISE * (FINE_NOISE - noise), 0.0), MOST_UNSEEN)
     step = trusts[chosen] * min(sum(c * mean**k for k, c in enumerate(STEP_OF_EXCESS)), MOST_STEP)
     if unseen > step:
         return Coding(unseen)
@@ -214,6 +218,14 @@ def _excess(profile: NDArray[np.float64]) -> NDArray[np.float64]:
     """At each place, beyond the mean of others; not of both beside it, from which a border takes."""
     others = [np.roll(profile, -k, axis=1)[:, 2 : BLOCK - 1].mean(axis=1) for k in range(BLOCK)]
     return profile - np.stack(others, axis=1)
+
+
+def _is_border(excess: NDArray[np.float64], place: tuple[int, int]) -> bool:
+    """Whether both neighbours of a place lack something; beside a border that was smoothed only one does."""
+    for line, k in zip(excess, place, strict=True):
+        if max(line[k - 1], line[(k + 1) % BLOCK]) > -HOLLOW * line[k]:
+            return False
+    return True
 
 
 def _trust(excess: float, seen: tuple[float, float]) -> float:

@@ -137,6 +137,7 @@ class Grain:
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self.tiles = _tiles(np.random.default_rng((seed, _TILE)))
+        self._repeated = [cv2.repeat(tile, 2, 2) for tile in self.tiles]
 
     def add(
         self, rgb: NDArray[np.float32], alpha: NDArray[np.float32], rendered: NDArray[np.float32], strengths: Strengths,
@@ -176,7 +177,7 @@ class Grain:
         """Zero-mean grain ``[h, w, 3]`` on R'G'B'."""
         fine, coarse, blue, red = (
             _wrapped(tile, int(top), int(left), size_hw)
-            for tile, (top, left) in zip(self.tiles, self.offsets(frame), strict=True)
+            for tile, (top, left) in zip(self._repeated, self.offsets(frame), strict=True)
         )
         luma = cv2.addWeighted(fine, strengths[0], coarse, strengths[1], 0.0)
         # R - Y and B - Y change no luma when green makes up for them.
@@ -241,8 +242,9 @@ def _tiles(rng: np.random.Generator) -> list[NDArray[np.float32]]:
     return tiles
 
 
-def _wrapped(tile: NDArray[np.float32], top: int, left: int, size_hw: tuple[int, ...]) -> NDArray[np.float32]:
-    """A periodic tile from a row and a column on."""
+def _wrapped(repeated: NDArray, top: int, left: int, size_hw: tuple[int, ...]) -> NDArray[np.float32]:
+    """A part, from a row and a column on, of periodic tiles of which some lie beside each other already."""
     down, right = top + size_hw[0], left + size_hw[1]
-    repeated = cv2.repeat(tile, -(-down // _TILE), -(-right // _TILE)) if max(down, right) > _TILE else tile
-    return np.asarray(repeated[top:down, left:right], np.float32)
+    rows, columns = (-(-stop // length) for stop, length in zip((down, right), repeated.shape, strict=True))
+    whole = repeated if rows == columns == 1 else cv2.repeat(repeated, rows, columns)
+    return np.asarray(whole[top:down, left:right], np.float32)

@@ -98,12 +98,19 @@ def test_frequencies_of_whole_blocks_are_multiples_of_the_step():
     assert coded(patch, 0 * alpha, bounds, coding, LAYOUT) is patch
 
 
-def test_fine_noise_in_a_faint_grid_gives_a_step_that_is_not_seen():
-    faint = skin() + np.where(np.arange(WIDTH) // BLOCK % 2, 0.05, -0.05) + np.where(
-        np.arange(HEIGHT) // BLOCK % 2, 0.05, -0.05)[:, None]  # fmt: skip
-    coding = followed(faint, noise=0.6)
-    assert coding.step <= MOST_UNSEEN and followed(faint, noise=0.95).step <= coding.step
-    assert followed(skin(1), noise=0.95) == NOT_CODED
+def test_fine_noise_gives_a_step_that_is_not_seen_unless_borders_were_smoothed():
+    marks = [np.where(np.arange(length) % BLOCK == 0, 0.2, 0.0) for length in (HEIGHT, WIDTH)]
+    steps = marks[0].cumsum()[:, None] + marks[1].cumsum()[None]
+    coding = followed(skin() + steps, noise=0.6)
+    assert 0 < coding.step <= MOST_UNSEEN and (coding.left, coding.top) == (0, 0)
+    assert followed(skin() + steps, noise=0.9).step < coding.step
+    smoothed = skin()
+    for axis, length in enumerate((HEIGHT, WIDTH)):
+        lines = np.moveaxis(smoothed, axis, 0)
+        for k in range(BLOCK, length, BLOCK):
+            pair = lines[k - 1 : k + 1]
+            pair += 0.15 * (pair.mean(axis=0) - pair)
+    assert followed(smoothed, noise=0.6) == NOT_CODED
 
 
 def test_states_cuts_and_windows_too_small():
