@@ -215,7 +215,7 @@ def _moved(source: NDArray[np.float32], part: Part) -> tuple[NDArray[np.float32]
     """The source under its new motion ``[h, w, 3]``, and where it may be used ``[h, w]``."""
     carried, free = part.carried, part.free
     target, alpha = source.copy(), carried.patch.alpha
-    box = _stirred(carried) if part.is_whole and free is None else _all_of(alpha)
+    box = _stirred(carried) if free is None else _all_of(alpha)
     if box is None:
         return target, alpha
     grid = _grid_of(carried.flow, box)
