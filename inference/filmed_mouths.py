@@ -44,7 +44,9 @@ RING_WEIGHT = 10.0
 LIGHT_FORGIVEN = 0.7
 """Share of a mouth's mean colour that is light: the skin around it will say."""
 MOST_MOUTHS = 600
-MOST_BYTES = 64 << 20
+MOST_BYTES = 192 << 20
+RUN = 25
+"""Of a longer clip, so many frames in a row are kept at each of many places: moments must go on to be of use."""
 LEAST_MOUTHS = 48
 """Fewer show too little of a person's mouth to choose from."""
 LEAST_EVEN = 0.6
@@ -196,6 +198,7 @@ def filmed_mouths_for(
     usable = _usable(source)
     if rows is not None:
         usable = np.intersect1d(usable, rows)
+    usable = spread(usable, MOST_MOUTHS)
     if len(usable) < LEAST_MOUTHS:
         logger.info("face %d: only %d frames show its mouth clearly; mouths are rendered", source.face, len(usable))
         return None
@@ -223,14 +226,14 @@ def _read(source: PreparedSource, usable: NDArray[np.int64], progress: Progress)
         return None
     bounds = np.array([windows[at] for at in kept], np.int64)
     largest = int(np.prod(bounds[:, 2:] - bounds[:, :2], axis=1).max()) * 3
-    count = min(MOST_MOUTHS, max(MOST_BYTES // largest, LEAST_MOUTHS), len(kept))
-    kept, bounds = (values[np.linspace(0, len(kept) - 1, count).astype(int)] for values in (kept, bounds))
+    fitting = spread(np.arange(len(kept)), max(MOST_BYTES // largest, LEAST_MOUTHS))
+    kept, bounds = kept[fitting], bounds[fitting]
     rows, places = usable[kept], head.in_frame(points.looks)[kept]
     crops, looks = [], []
     for done, (crop, look) in enumerate(_frames(source, rows, bounds, places), start=1):
         crops.append(crop)
         looks.append(look)
-        progress("mouths", done, count)
+        progress("mouths", done, len(rows))
     seen = SeenMouths(
         rows, comparable(np.stack(looks), places, source.face_model, points.looks),
         head.in_head(points.ring).numpy()[kept, :, :2], coeffs.euler[rows][:, :2],
@@ -244,6 +247,15 @@ def _read(source: PreparedSource, usable: NDArray[np.int64], progress: Progress)
         return None
     seen = SeenMouths(seen.rows[chosen], seen.looks[chosen], seen.lips[chosen], seen.turn[chosen])
     return FilmedMouths(source, points, seen, tuple(crops[at] for at in chosen), bounds[chosen], outlines[chosen])
+
+
+def spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most ``most`` of ``rows``, in runs of ``RUN`` that lie evenly among them; all where there are no more."""
+    if len(rows) <= most:
+        return rows
+    length = min(RUN, most)
+    starts = np.linspace(0, len(rows) - length, most // length).astype(np.int64)
+    return rows[(starts[:, None] + np.arange(length)).ravel()]
 
 
 def detail_of(crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference import filmed_mouths
 from inference.driving import MOUTH_ROWS
 from inference.filmed_mouths import (
+    RUN,
     FilmedMouths,
     Head,
     LipPoints,
@@ -17,6 +20,7 @@ from inference.filmed_mouths import (
     detail_of,
     filmed_mouths_for,
     softly_ended,
+    spread,
 )
 from inference.jobs import EvaluationJob
 from modules.commons.progress import silent
@@ -101,6 +105,19 @@ def test_light_counts_little_and_sharper_pictures_have_more_detail(source):
     rng = np.random.default_rng(1)
     sharp = rng.integers(0, 256, (30, 40, 3), np.uint8)
     assert detail_of([sharp, sharp // 2])[0] == pytest.approx(2 * detail_of([sharp, sharp // 2])[1], rel=0.05)
+
+
+@given(st.integers(0, 3000), st.integers(1, 700))
+def test_of_long_clips_runs_are_kept_that_lie_evenly(count, most):
+    rows = 2 * np.arange(count) + 1
+    kept = spread(rows, most)
+    assert len(kept) <= most and np.isin(kept, rows).all() and (np.diff(kept) > 0).all()
+    if count <= most:
+        assert np.array_equal(kept, rows)
+    else:
+        length = min(RUN, most)
+        assert len(kept) > most - length and kept[0] == rows[0] and (kept[-1] == rows[-1] or len(kept) == length)
+        assert (np.diff(kept.reshape(-1, length), axis=1) == 2).all()
 
 
 @pytest.fixture
