@@ -158,10 +158,9 @@ class CarriedCompositor:
         alpha = over_cells(done, written.cells, grids)
         offsets = torch.from_numpy(np.stack([self._detail.grain.offsets(frame.index) for frame in frames]))
         strengths = torch.tensor(written.strengths, dtype=torch.float32)
-        rgb = coded(done.rgb, grids, lit.edits.bounds, written.codings, frames[0].layout)
-        rgb = with_grain(
-            rgb, alpha, rendered_only(lit.carried), self._tiles, offsets.to(self.device), strengths.to(self.device)
-        )
+        rendered = rendered_only(lit.carried)
+        rgb = coded(done.rgb, rendered, grids, lit.edits.bounds, written.codings, frames[0].layout)
+        rgb = with_grain(rgb, alpha, rendered, self._tiles, offsets.to(self.device), strengths.to(self.device))
         seen = alpha if lit.free is None else alpha * lit.free
         inner = _in_windows(torch.cat([rgb, seen[:, None]], 1), windows)
         flat = blended(lit.flat, windows, inner[:, :3], inner[:, 3], frames[0].size_hw)

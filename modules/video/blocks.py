@@ -136,18 +136,18 @@ def border_profile(frame: Frame, bounds: Bounds) -> NDArray[np.float64] | None:
 
 
 def coded(
-    rgb: NDArray[np.float32], alpha: NDArray[np.float32], bounds: Bounds, coding: Coding, layout: PlaneLayout
+    rgb: NDArray[np.float32], rendered: NDArray[np.float32], bounds: Bounds, coding: Coding, layout: PlaneLayout
 ) -> NDArray[np.float32]:
-    """A patch whose luma is rounded as the source's was; the same array where nothing is.
+    """A patch whose luma is rounded, where it was rendered, as the source's was; the same array where nothing is.
 
     Args:
         rgb: ``[h, w, 3]`` 0..1.
-        alpha: ``[h, w]`` it will be blended with; where it is 0 anything may be left.
+        rendered: ``[h, w]`` 0..1 how far; what was filmed has been coded before.
         bounds: of the patch in its frame.
         coding: how.
         layout: of the frame.
     """
-    left, top, width, height = cv2.boundingRect((alpha > 0).astype(np.uint8))
+    left, top, width, height = cv2.boundingRect((rendered > 0).astype(np.uint8))
     if coding.step <= 0 or width == 0:
         return rgb
     # Whole blocks; beyond the patch its last pixels go on.
@@ -158,9 +158,11 @@ def coded(
     luma = np.asarray(cv2.transform(rgb[inside], luma_weights(layout)), np.float32)
     around = inside[0].start - y0, y1 - inside[0].stop, inside[1].start - x0, x1 - inside[1].stop
     whole = np.asarray(cv2.copyMakeBorder(luma, *around, cv2.BORDER_REPLICATE), np.float32)
-    change = (_rounded(whole, coding.step) - whole)[around[0] :, around[2] :][: luma.shape[0], : luma.shape[1]]
+    change = np.ascontiguousarray(
+        (_rounded(whole, coding.step) - whole)[around[0] :, around[2] :][: luma.shape[0], : luma.shape[1]]
+    )
     result = rgb.copy()
-    grey = cv2.cvtColor(np.ascontiguousarray(change), cv2.COLOR_GRAY2RGB)
+    grey = cv2.cvtColor(np.asarray(cv2.multiply(change, rendered[inside]), np.float32), cv2.COLOR_GRAY2RGB)
     result[inside] = np.clip(cv2.add(rgb[inside], grey), 0.0, 1.0)
     return result
 

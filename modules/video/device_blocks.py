@@ -15,12 +15,18 @@ from modules.video.device_grids import Grids, continued, cut
 
 
 def coded(
-    rgb: Tensor, grids: Grids, bounds: NDArray[np.int64], codings: Sequence[Coding], layout: PlaneLayout
+    rgb: Tensor,
+    rendered: Tensor,
+    grids: Grids,
+    bounds: NDArray[np.int64],
+    codings: Sequence[Coding],
+    layout: PlaneLayout,
 ) -> Tensor:
     """``blocks.coded`` of each picture of a batch.
 
     Args:
         rgb: ``[B, 3, H, W]`` 0..1.
+        rendered: ``[B, H, W]`` 0..1.
         grids: true sizes of the windows.
         bounds: int64 ``[B, 4]`` of the windows in their frames.
         codings: how each one's luma is rounded.
@@ -40,6 +46,6 @@ def coded(
     blocks = whole.reshape(-1, rows, BLOCK, columns, BLOCK).permute(0, 1, 3, 2, 4)
     found = ((bases @ blocks @ bases.T) / steps).round() * steps
     rounded = (bases.T @ found @ bases).permute(0, 1, 3, 2, 4).reshape(whole.shape)
-    changed = (rgb + cut(rounded - whole, offset, (height, width))).clamp(0, 1)
+    changed = (rgb + rendered[:, None] * cut(rounded - whole, offset, (height, width))).clamp(0, 1)
     wanted = torch.tensor([coding.step > 0 for coding in codings], device=rgb.device)
     return torch.where(wanted[:, None, None, None], changed, rgb)

@@ -90,7 +90,7 @@ class SourceDetail:
         frame: Frame,
         window: tuple[int, int, int, int],
     ) -> FramePatch:
-        """The patch coded as the source is, and with the source's grain where it was rendered.
+        """The patch coded as the source is and with its grain, where it was rendered.
 
         Args:
             source: see ``sharpened``.
@@ -101,7 +101,7 @@ class SourceDetail:
             window: bounds around the face.
         """
         strengths = self.strengths(source, carried.shown, carried.compared, carried.mouth_shown, free, frame)
-        rgb = coded(patch.rgb, patch.alpha, patch.bounds, self.coding(frame, window), frame.layout)
+        rgb = coded(patch.rgb, carried.rendered, patch.bounds, self.coding(frame, window), frame.layout)
         return replace(patch, rgb=self.grain.add(rgb, patch.alpha, carried.rendered, strengths, frame.index))
 
     def coding(self, frame: Frame, bounds: tuple[int, int, int, int]) -> Coding:

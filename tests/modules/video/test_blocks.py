@@ -82,10 +82,10 @@ def test_what_is_given_shows_as_much_of_a_grid_as_the_source():
 
 def test_frequencies_of_whole_blocks_are_multiples_of_the_step():
     patch = np.random.default_rng(0).uniform(0.3, 0.7, (64, 72, 3)).astype(np.float32)
-    alpha, coding = np.zeros((64, 72), np.float32), Coding(0.05, left=6, top=1)
-    alpha[20:40, 30:50] = 1
+    rendered, coding = np.zeros((64, 72), np.float32), Coding(0.05, left=6, top=1)
+    rendered[13:45, 27:51] = 1
     bounds = (3, 4, 75, 68)
-    made = coded(patch, alpha, bounds, coding, LAYOUT)
+    made = coded(patch, rendered, bounds, coding, LAYOUT)
     luma = made @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     # Blocks begin at columns 6 and rows 1 of the frame, so at column 3 and row 5 of the patch, and every 8 px.
     parts = dctn(luma[13:45, 27:51].reshape(4, 8, 3, 8), axes=(1, 3), norm="ortho") / coding.step
@@ -95,7 +95,9 @@ def test_frequencies_of_whole_blocks_are_multiples_of_the_step():
     far = np.ones((64, 72), bool)
     far[13:45, 27:51] = False
     assert not change[far].any()
-    assert coded(patch, 0 * alpha, bounds, coding, LAYOUT) is patch
+    half = coded(patch, rendered / 2, bounds, coding, LAYOUT) - patch
+    np.testing.assert_allclose(half, change / 2, atol=1e-6, err_msg="only so far as it was rendered")
+    assert coded(patch, 0 * rendered, bounds, coding, LAYOUT) is patch
 
 
 def test_fine_noise_gives_a_step_that_is_not_seen_unless_borders_were_smoothed():
@@ -141,13 +143,15 @@ def test_batches_are_rounded_as_windows_are(device):
         one = rng.uniform(0.1, 0.9, (height, width, 3)).astype(np.float32)
         batch[number, :, :height, :width] = torch.from_numpy(one.transpose(2, 0, 1))
         singles.append(one)
-    made = coded_on_device(batch.to(device), grids, bounds, codings, LAYOUT).cpu()
+    share = rng.uniform(0, 1, (3, 80, 96)).astype(np.float32)
+    rendered = torch.from_numpy(share).to(device)
+    made = coded_on_device(batch.to(device), rendered, grids, bounds, codings, LAYOUT).cpu()
     for number, (one, coding) in enumerate(zip(singles, codings, strict=True)):
         height, width = sizes[number]
         x0, y0, x1, y1 = bounds[number].tolist()
-        expected = coded(one, np.ones((height, width), np.float32), (x0, y0, x1, y1), coding, LAYOUT)
+        expected = coded(one, share[number, :height, :width], (x0, y0, x1, y1), coding, LAYOUT)
         found = made[number, :, :height, :width].numpy().transpose(1, 2, 0)
         assert (np.abs(found - expected) > 1e-4).mean() < 0.02, (
             "a frequency half way between two steps may go either way"
         )
-    assert coded_on_device(batch, grids, bounds, (NOT_CODED,) * 3, LAYOUT) is batch
+    assert coded_on_device(batch, rendered, grids, bounds, (NOT_CODED,) * 3, LAYOUT) is batch
