@@ -19,6 +19,7 @@ from modules.radnerfs.backends.torch_surface import EMPTY, barycentric
 from modules.radnerfs.skin_motion import (
     BORDER_SHARE,
     CHANGE_EDGES,
+    COMPARED_DM,
     FACE_WEIGHT,
     HIDDEN_DM,
     LIPS_DM,
@@ -145,8 +146,8 @@ def skin_motions(tables: MotionTables, cast: CastMeshes, ops: SurfaceOps) -> Dev
     rendered = _rendered(share, new[:, _INSIDE] > 0.5, hidden & (from_lips < NEAR_LIPS_DM), skin, grids)
     rendered = rendered * inner * _ramp(most, low, high)
     old_skin = old_seen & (torch.maximum(old[:, _REGION], old[:, _LOWER]) > 0)
-    compared = edges.inside(old_skin) * _towards_rim(old, old_seen)
     old_lips = old[:, _FROM_LIPS] * old_seen
+    compared = edges.inside(old_skin) * _towards_rim(old, old_seen) * (1 - _ramp(old_lips, *COMPARED_DM))
     beyond = flow.abs().amax(1) > MOVED_PX
     return DeviceMotion(
         flow=flow,

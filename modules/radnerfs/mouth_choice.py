@@ -31,6 +31,9 @@ STEPS = ((1, 0.0), (0, 0.4), (2, 0.4), (-1, 0.4))
 """Frames that may follow one without a jump, and their cost as a share of ``SWITCH_COST``."""
 TRUSTED_DM = (0.05, 0.07)
 """Lips and turn that differ up to the first are believed, from the second on not at all."""
+SHUT_DM = (0.035, 0.05)
+"""Lips that are to part less than the first are rendered, more than the second filmed: another frame's lips never part
+exactly as far, and where they should touch everybody hears it."""
 NEXT_TO = 3
 """Frames that lie no further apart show one moment."""
 MOST_ODD, LEAST_DETAIL = 2.9, 0.75
@@ -87,7 +90,7 @@ def choose_mouths(seen: SeenMouths, lips: Floats, turn: Floats) -> ChosenMouths:
     parts = [slice(at, at + MOST_AT_ONCE) for at in range(0, len(lips), MOST_AT_ONCE)]
     found = [_path_of(seen, lips[part], turn[part]) for part in parts]
     numbers, away = np.concatenate([path for path, _ in found]), np.concatenate([away for _, away in found])
-    return ChosenMouths(numbers, smoothed(trusted(away), TRUST_FRAMES))
+    return ChosenMouths(numbers, smoothed(trusted(away), TRUST_FRAMES) * apart(opening(lips)))
 
 
 def _path_of(seen: SeenMouths, lips: Floats, turn: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -210,6 +213,12 @@ def trusted(away: Floats) -> Floats:
     """How far mouths that lie ``away`` (dm) are used, 0..1."""
     low, high = TRUSTED_DM
     return np.clip((high - away) / (high - low), 0, 1).astype(np.float32)
+
+
+def apart(opened: Floats) -> Floats:
+    """How far lips that are to be open so far (dm) are apart, 0..1: as smooth in time as they are."""
+    low, high = SHUT_DM
+    return np.clip((opened - low) / (high - low), 0, 1).astype(np.float32)
 
 
 def smoothed(values: Floats, reach: int) -> Floats:

@@ -34,6 +34,9 @@ MOST_STRETCHED = 2.0
 """Skin that would be drawn out further is not carried: its surroundings are."""
 NEAR_LIPS_DM = 0.35
 """Skin that comes into view this near the lips is rendered; elsewhere (under the chin) its surroundings are carried."""
+COMPARED_DM = (0.35, 0.7)
+"""Skin looks as its renderings change up to the first distance from the lips, as it was from the second on: there a
+mouth seldom seen so wide changes renderings more than faces (darker cheeks with an edge)."""
 LIPS_DM = (0.04, 0.08)
 """The light of the mouth is read off skin farther than this from where the lips touch."""
 RIM_EDGES = (1.0, 3.0)
@@ -50,9 +53,7 @@ CLOSING, OPENING, TANGENT = 2.5, 0.5, 0.3
 """How far it reaches, per px that the contour draws back, comes forward, or slides along itself."""
 REACH_EDGES = 0.3
 SHUT_EDGES = (0.0, 0.5)
-"""Edge radii by which a face gets shorter: up to the first its neck stands still, from the second on it gives way.
-
-Against real later frames (chin and neck, 84 pairs of six clips) one that gives way early is nearer in every clip."""
+"""Edge radii by which a face gets shorter: up to the first its neck stands still, from the second on it gives way."""
 FACE_WEIGHT = 0.9
 """The face that a neck gives way to ends at this weight. What is fitted of an old chin is never exact: a neck that
 stood still would keep the old chin's edge, with nothing but streaks above it."""
@@ -194,11 +195,11 @@ def skin_motion(face_model: FaceModel, face: FaceInMotion, places: FacePlaces) -
     far = values[..., 5] * float(moves_far(lip, face.edge_px))
     share = 1 - _ramp(values[..., 3], *(near + far * (most - near) for near, most in RENDERED_REACH))
     rendered = _rendered(share, values[..., 4] > 0.5, hidden & (values[..., 3] < NEAR_LIPS_DM), skin)
-    rendered *= inner * _ramp(
-        np.float32(_longest(flow)[skin].max(initial=0)), *(e * face.edge_px for e in CHANGE_EDGES)
-    )
+    longest = np.float32(_longest(flow)[skin].max(initial=0))
+    rendered *= inner * _ramp(longest, *(e * face.edge_px for e in CHANGE_EDGES))
     old_skin = face.old.mask & (_moving(face.old, old[..., 1]) > 0)
     compared = _inside(old_skin, face.edge_px) * _towards_rim(face.old, old[..., 2])
+    compared *= 1 - _ramp(old[..., 0], *COMPARED_DM)
     beyond = _longest(flow) > MOVED_PX
     return SkinMotion(
         flow=flow,

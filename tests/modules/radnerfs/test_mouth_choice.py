@@ -8,11 +8,13 @@ import pytest
 from modules.radnerfs import mouth_choice
 from modules.radnerfs.mouth_choice import (
     NEXT_TO,
+    SHUT_DM,
     STEPS,
     TRUST_FRAMES,
     TRUSTED_DM,
     TURN_DM,
     SeenMouths,
+    apart,
     cheapest_path,
     choose_mouths,
     detail_ratio,
@@ -92,9 +94,15 @@ def test_a_mouth_closes_when_it_is_to_close_and_stays_in_a_moment_otherwise(monk
     turn = np.zeros((len(wanted), 2), np.float32)
     chosen = choose_mouths(seen, wanted, turn)
     assert heights[chosen.numbers[9]] < 0.02 and (heights[np.delete(chosen.numbers, 9)] > 0.1).all()
-    assert (chosen.trust == 1).all()
+    assert chosen.trust[9] == 0, "lips that touch are rendered"
+    assert (np.delete(chosen.trust, 9) == 1).all()
     monkeypatch.setattr(mouth_choice, "MOST_AT_ONCE", 5)
     assert heights[choose_mouths(seen, wanted, turn).numbers[9]] < 0.02
+
+
+def test_lips_that_part_are_filmed_more_and_more():
+    found = apart(np.array([0.0, SHUT_DM[0], sum(SHUT_DM) / 2, SHUT_DM[1], 1.0], np.float32))
+    np.testing.assert_allclose(found, [0, 0, 0.5, 1, 1], atol=1e-5)
 
 
 def test_what_lies_far_is_not_used_and_fades_in_time():
