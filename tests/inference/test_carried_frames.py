@@ -19,6 +19,7 @@ from inference.jobs import ArbitraryJob
 from inference.motion_to_frames import IdentityRenderer
 from inference.prepared import open_source
 from modules.commons.progress import silent
+from modules.radnerfs import mouth_choice
 from modules.video.reader import VideoReader
 from modules.video.spread import Relay
 from tests.support.edited_clips import is_same_picture
@@ -61,9 +62,10 @@ def scene(tmp_path_factory, demo_dir):
         frames = list(islice(reader.frames(), FIRST, STOP))
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr(filmed_mouths, "LEAST_MOUTHS", 4)
+        patches.setattr(mouth_choice, "SHUT_DM", (-1.0, 0.0))  # these lips hardly part
         mouths = filmed_mouths.filmed_mouths_for(job, source, silent)
-    assert mouths is not None
-    return lambda **options: FrameEditor(replace(job, **options), source, renderer, plan, mouths=mouths), frames
+        assert mouths is not None
+        yield lambda **options: FrameEditor(replace(job, **options), source, renderer, plan, mouths=mouths), frames
 
 
 @pytest.fixture
