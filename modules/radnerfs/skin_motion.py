@@ -34,7 +34,7 @@ MOST_STRETCHED = 2.0
 """Skin that would be drawn out further is not carried: its surroundings are."""
 NEAR_LIPS_DM = 0.35
 """Skin that comes into view this near the lips is rendered; elsewhere (under the chin) its surroundings are carried."""
-COMPARED_DM = (0.25, 0.5)
+COMPARED_DM = (0.35, 0.7)
 """Skin looks as its renderings change up to the first distance from the lips, as it was from the second on: there a
 mouth seldom seen so wide changes renderings more than faces (darker cheeks with an edge)."""
 LIPS_DM = (0.04, 0.08)
